@@ -1,0 +1,66 @@
+"""Progress a person can watch and a log can keep: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+import click
+
+_LOG_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts finished units of one stage.
+
+    On a terminal it is a bar with the time left; in a log (a CI job's) it is one line at the start, one every
+    10 seconds and one at the end, because a bar's carriage returns make a log unreadable.
+    """
+
+    def __init__(self, label: str, total: int, *, done: int = 0, stream: TextIO | None = None) -> None:
+        """Prepare for `total` units, `done` of them finished in an earlier run."""
+        self._label = label
+        self._total = total
+        self._count = done
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._said_at = 0.0
+        self._bar = (
+            click.progressbar(
+                length=total, label=f"{label:<9}", file=self._stream, show_pos=True, width=30, item_show_func=str
+            )
+            if self._terminal
+            else None
+        )
+        if self._bar is not None:
+            self._bar.update(done)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        else:
+            self._say()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+        elif kind is None:
+            self._say()
+
+    def advance(self, note: str = "") -> None:
+        """One more unit is finished; `note` stands behind the bar."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update(1, current_item=note)
+        elif time.monotonic() - self._said_at >= _LOG_EVERY_S:
+            self._say()
+
+    def _say(self) -> None:
+        self._said_at = time.monotonic()
+        self._stream.write(f"{self._label}: {self._count}/{self._total}\n")
+        self._stream.flush()

@@ -1,0 +1,130 @@
+"""The records between stages: JSON Lines, one record a sample, each with everything that explains it.
+
+The format is documented in docs/formats.md; a change that an older reader cannot ignore raises `RECORD_VERSION`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RECORD_VERSION: Literal[1] = 1
+
+
+class Record(BaseModel):
+    """What all records share. Unknown fields are kept out, so that a newer writer's additions do no harm."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: Literal[1] = RECORD_VERSION
+
+
+class ModelRef(Record):
+    """A model file that ran.
+
+    Attributes:
+        name: as the suite names it.
+        file: the file's name, without its folder.
+        sha256: of the whole file, hexadecimal.
+        size_bytes: of the whole file.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+class Sampling(Record):
+    """How tokens are chosen. Temperature 0 is greedy."""
+
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
+    top_k: int = Field(default=40, ge=0)
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    min_p: float = Field(default=0.05, ge=0.0, le=1.0)
+    repeat_penalty: float = Field(default=1.0, ge=0.0)
+    max_tokens: int = Field(default=256, ge=1)
+    seed: int = Field(default=1, ge=0, lt=2**32)
+
+
+class Generation(Record):
+    """What the generator wrote for one sample.
+
+    Attributes:
+        sample: the sample's id.
+        key: SHA-256 over everything that changes the answer; the same key is never generated twice.
+        prompt_sha256: of the prompt as the model got it.
+        finish: why it ended: "stop", "length" (max_tokens), or "error".
+        error: what went wrong where `finish` is "error".
+        prompt_tokens, completion_tokens: counts.
+        seconds: wall time of this sample.
+        packages: versions that produced it, by package name.
+    """
+
+    record: Literal["generation"] = "generation"
+    sample: str
+    key: str
+    model: ModelRef
+    prompt_sha256: str
+    sampling: Sampling
+    output: str
+    finish: Literal["stop", "length", "error"]
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class CheckOutcome(Record):
+    """One check on one output.
+
+    Attributes:
+        check: the kind, for example "gitlab-ci".
+        label: which one of that kind, for a person: the text looked for, the pattern; may be empty.
+        message: why it failed; empty where it passed.
+    """
+
+    check: str
+    label: str = ""
+    passed: bool
+    message: str = ""
+
+
+class Checked(Record):
+    """All checks of one sample.
+
+    Attributes:
+        key: SHA-256 over the output and the checks' definitions.
+    """
+
+    record: Literal["check"] = "check"
+    sample: str
+    key: str
+    outcomes: tuple[CheckOutcome, ...]
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class Grade(Record):
+    """The grader's verdict on one sample.
+
+    Attributes:
+        key: SHA-256 over everything that changes the verdict.
+        verdict: one of the suite's verdicts, chosen by the grammar.
+        probabilities: of every verdict, adding up to 1.
+        score: the expectation of the verdicts' values over `probabilities`, 0 … 1.
+        error: what went wrong; verdict is "" then.
+    """
+
+    record: Literal["grade"] = "grade"
+    sample: str
+    key: str
+    model: ModelRef
+    prompt_sha256: str
+    verdict: str
+    score: float
+    probabilities: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,153 @@
+"""results.json: the whole run in one file, which every report and the appliance read.
+
+The format is documented in docs/formats.md. Readers ignore fields that they do not know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpurig.common.errors import InputError
+from gpurig.common.files import read_bytes
+from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
+
+SCHEMA: Literal["gpurig.results/1"] = "gpurig.results/1"
+
+
+class Part(BaseModel):
+    """A part of results.json."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SampleGrade(Part):
+    """What the grader said of a sample."""
+
+    verdict: str
+    score: float
+    probabilities: dict[str, float] = Field(default_factory=dict)
+    error: str = ""
+
+
+class SampleResult(Part):
+    """One sample.
+
+    Attributes:
+        passed: it was generated without an error, every check passed, and its grade is at least the suite's
+            passing score (where there is a grader).
+        input: what the suite asked, before the prompt template.
+        finish: "stop", "length", "error".
+    """
+
+    id: str
+    tags: tuple[str, ...] = ()
+    input: str
+    output: str
+    reference: str = ""
+    finish: Literal["stop", "length", "error"]
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    checks: tuple[CheckOutcome, ...] = ()
+    grade: SampleGrade | None = None
+    passed: bool
+
+
+class Metric(Part):
+    """One figure of the run.
+
+    Attributes:
+        name: "pass_rate", "grade_mean", "check_pass_rate.<kind>", "generated_rate", "tokens_per_second".
+        value: its value.
+        n: over how many samples.
+        low, high: its 95 % interval where it is a proportion (Wilson); None elsewhere.
+    """
+
+    name: str
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+class GateRule(Part):
+    """One demand of the suite and how it came out."""
+
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+    value: float
+    passed: bool
+
+
+class Gate(Part):
+    """The verdict over the run."""
+
+    passed: bool
+    rules: tuple[GateRule, ...] = ()
+
+
+class JobRef(Part):
+    """The CI job that wrote the results, from GitLab's predefined variables; empty fields outside of CI."""
+
+    id: str = ""
+    url: str = ""
+    pipeline_id: str = ""
+    project_path: str = ""
+    commit_sha: str = ""
+
+
+class Results(Part):
+    """results.json.
+
+    Attributes:
+        started, finished: ISO 8601 in UTC.
+        reused: samples that an earlier run had finished already.
+    """
+
+    schema_: Literal["gpurig.results/1"] = Field(default=SCHEMA, alias="schema")
+    suite: str
+    suite_sha256: str
+    description: str = ""
+    started: str
+    finished: str
+    generator: ModelRef
+    grader: ModelRef | None = None
+    sampling: Sampling
+    packages: dict[str, str] = Field(default_factory=dict)
+    job: JobRef = JobRef()
+    reused: int = 0
+    samples: tuple[SampleResult, ...]
+    metrics: tuple[Metric, ...]
+    gate: Gate
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, or None."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def read_results(path: Path) -> Results:
+    """Read results.json.
+
+    Raises:
+        InputError: missing, or not of this schema; the message names the file and the field.
+    """
+    try:
+        return Results.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{path}: {where}: {first['msg']}",
+            hint=f"it must follow schema {SCHEMA}; run the report again",
+        ) from error

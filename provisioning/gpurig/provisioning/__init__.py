@@ -1,0 +1,1 @@
+"""Facts about the host, and making it a runner."""

@@ -1,0 +1,1 @@
+"""The appliance: the command line, the `up` workflow, the exporter."""
