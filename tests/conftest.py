@@ -1,0 +1,53 @@
+"""Fixtures for every test: the engine that answers, and nothing else from outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import docker
+
+
+def missing(what: str, requirement: str) -> None:
+    """Skip because `what` is missing, or fail where the environment says that it must be there.
+
+    Args:
+        what: the reason, as the test report shows it.
+        requirement: the variable that makes a skip a failure, for example "GPURIG_REQUIRE_DOCKER".
+    """
+    if os.environ.get(requirement) == "1":
+        pytest.fail(f"{what}, and {requirement}=1 demands it")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of a Docker Engine that answers; skips where there is none."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except DockerException as error:
+        missing(f"no Docker Engine answers ({type(error).__name__})", "GPURIG_REQUIRE_DOCKER")
+        raise
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: docker.DockerClient) -> str:
+    """A Debian base image with python3 and pip that the engine has: GPURIG_BASE_IMAGE, or the default's name."""
+    from docker.errors import ImageNotFound
+
+    name = os.environ.get("GPURIG_BASE_IMAGE", "gpurig-base:bookworm")
+    try:
+        engine.images.get(name)
+    except ImageNotFound:
+        missing(f"the engine has no base image {name} (GPURIG_BASE_IMAGE names another)", "GPURIG_REQUIRE_DOCKER")
+    return name
