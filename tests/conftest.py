@@ -7,21 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from standins.missing import missing
 
 if TYPE_CHECKING:
     import docker
-
-
-def missing(what: str, requirement: str) -> None:
-    """Skip because `what` is missing, or fail where the environment says that it must be there.
-
-    Args:
-        what: the reason, as the test report shows it.
-        requirement: the variable that makes a skip a failure, for example "GPURIG_REQUIRE_DOCKER".
-    """
-    if os.environ.get(requirement) == "1":
-        pytest.fail(f"{what}, and {requirement}=1 demands it")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +24,6 @@ def engine() -> Iterator[docker.DockerClient]:
         client.ping()
     except DockerException as error:
         missing(f"no Docker Engine answers ({type(error).__name__})", "GPURIG_REQUIRE_DOCKER")
-        raise
     yield client
     client.close()
 
