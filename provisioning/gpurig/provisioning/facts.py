@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Backend = Literal["cuda", "rocm", "cpu"]
+Platform = Literal["linux", "wsl2", "jetson"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class Problem:
         source: who says so: "nvml", "amd-sysfs", "docker" …
         message: what, one line.
         hint: what to do.
+        unusable: a GPU is there and this keeps it from being used; `gpurig detect` then ends with exit code 4.
     """
 
     source: str
     message: str
     hint: str = ""
+    unusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Gpu:
         uuid: identity that survives a reboot: NVML's UUID, "MIG-…" for a part, for AMD `unique_id` or the PCI address.
         name: the product's name as the vendor writes it; may be empty.
         pci_address: "0000:01:00.0"; empty where the platform has none (Jetson).
-        memory_bytes: memory a job can use on it, as the driver reports it; None where unknown.
+        memory_bytes: memory a job can use on it, as the driver reports it (unified: the system's, or carve-out plus
+            GTT); None where unknown.
         unified: that memory is the system's (GB10, Jetson, Ryzen AI Max).
         arch: "sm-89", "gfx1100", or "" where unknown.
         driver: the kernel driver's version, "" where unknown.
         nodes: device files a container needs where no CDI or vendor runtime brings them (AMD).
-        mig: it is a part of a card.
+        mig: it is a part of an NVIDIA card (MIG).
+        parent: where it is a part of a card, the card's identity: NVML's UUID, or AMD's PCI address without function.
     """
 
     backend: Literal["cuda", "rocm"]
@@ -63,6 +68,7 @@ class Gpu:
     driver: str = ""
     nodes: tuple[DeviceNode, ...] = ()
     mig: bool = False
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,16 @@ class HostFacts:
         ignored: GPUs that are no runner GPUs (integrated ones beside a card, too old), each with the reason.
         problems: what went wrong while looking: a broken driver is here, never "no GPU".
         cuda_version: the highest CUDA version the NVIDIA driver supports, for example "12.8"; "" without one.
+        platform: "wsl2" has no PCI bus and no device files of its own, "jetson" no PCI address.
+        system_memory_bytes: the machine's RAM, from /proc/meminfo; None where that is unreadable.
     """
 
     gpus: tuple[Gpu, ...] = ()
     ignored: tuple[tuple[Gpu, str], ...] = ()
     problems: tuple[Problem, ...] = ()
     cuda_version: str = ""
+    platform: Platform = "linux"
+    system_memory_bytes: int | None = None
 
     @property
     def backend(self) -> Backend:
