@@ -1,0 +1,67 @@
+# Set-up is two commands: `make demo` and `make test`. Everything else is for developers.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# llama.cpp compiles once; pip keeps the wheel for the next environment.
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint format bench lock models clean
+
+help:
+	@echo "make demo              a real eval on the bundled models; no GPU, Docker or GitLab needed"
+	@echo "make test              every test; what this machine lacks is skipped with the reason"
+	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make bench NAME=...    a benchmark with its peers (see benchmarks/)"
+	@echo "make models            train the bundled demo models again"
+	@echo "make lock              resolve requirements/*.lock again"
+
+# A stamp per lock file: an environment is made again only when what it holds has changed.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "gpurig needs python3 >= 3.11; PYTHON=... names another"; exit 4; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements/eval.lock pyproject.toml | $(VENV)/bin/python
+	@command -v c++ >/dev/null || { echo "a C++ compiler is needed to build llama.cpp (Debian: apt install g++)"; exit 4; }
+	@echo "Installing; the first time llama.cpp compiles for some minutes."
+	$(BIN)/pip install --quiet --require-hashes -r requirements/eval.lock
+	$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
+	@command -v c++ >/dev/null || { echo "a C++ compiler is needed to build llama.cpp (Debian: apt install g++)"; exit 4; }
+	@echo "Installing; the first time llama.cpp compiles for some minutes."
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
+	$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/gpurig demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/$(NAME).py
+
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links --no-config
+lock: $(VENV)/bin/python
+	$(BIN)/pip install --quiet uv
+	$(UV_COMPILE) pyproject.toml -o requirements/box.lock
+	$(UV_COMPILE) requirements/job.in -o requirements/job.lock
+	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
+	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) dist build report
