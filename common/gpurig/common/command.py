@@ -53,5 +53,7 @@ def run_command(  # noqa: PLR0911 - one return an exit code
 def say_error(program: str, error: ApplianceError) -> None:
     """Print what happened and what to do, one line each, to standard error."""
     click.echo(f"{program}: {harmless(error.message)}", err=True)
+    for line in error.details:
+        click.echo(f"  {harmless(line)}", err=True)
     if error.hint:
         click.echo(f"  hint: {harmless(error.hint)}", err=True)

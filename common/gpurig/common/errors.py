@@ -7,6 +7,7 @@ share a code, so that a pipeline can retry the one and not the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -24,15 +25,17 @@ class ApplianceError(Exception):
     Attributes:
         message: what happened, one line, no trailing full stop.
         hint: what to do about it; may be empty only where nothing can be done.
+        details: further lines where one call found several problems, one line each.
         exit_code: the process's exit code when nobody handles the error.
     """
 
     exit_code: ClassVar[int] = EXIT_BUG
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.message = " ".join(message.split())
         self.hint = " ".join(hint.split())
+        self.details = tuple(" ".join(line.split()) for line in details)
 
 
 class InputError(ApplianceError):
