@@ -12,15 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field
 RECORD_VERSION: Literal[1] = 1
 
 
-class Record(BaseModel):
-    """What all records share. Unknown fields are kept out, so that a newer writer's additions do no harm."""
+class Part(BaseModel):
+    """What records are made of. Unknown fields are left out, so that a newer writer's additions do no harm."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Record(Part):
+    """What all records share: the version of their format."""
 
     version: Literal[1] = RECORD_VERSION
 
 
-class ModelRef(Record):
+class ModelRef(Part):
     """A model file that ran.
 
     Attributes:
@@ -36,7 +40,7 @@ class ModelRef(Record):
     size_bytes: int
 
 
-class Sampling(Record):
+class Sampling(Part):
     """How tokens are chosen. Temperature 0 is greedy."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
@@ -77,7 +81,7 @@ class Generation(Record):
     packages: dict[str, str] = Field(default_factory=dict)
 
 
-class CheckOutcome(Record):
+class CheckOutcome(Part):
     """One check on one output.
 
     Attributes:
