@@ -60,6 +60,7 @@ lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(UV_COMPILE) pyproject.toml -o requirements/box.lock
 	$(UV_COMPILE) requirements/job.in -o requirements/job.lock
+	$(UV_COMPILE) requirements/job-build.in -o requirements/job-build.lock
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 

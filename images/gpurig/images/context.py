@@ -1,0 +1,112 @@
+"""Build contexts: the files of an image as one tar in memory, the same bytes from a wheel and from a checkout.
+
+The paths inside are the repository's own, so that `docker build -f Dockerfile.cpu .` in a checkout builds the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from gpurig.common.assets import find_asset
+from gpurig.common.errors import PrerequisiteError
+from gpurig.common.files import read_bytes
+
+_FILE_MODE = 0o644
+_FOLDER_MODE = 0o755
+
+
+@dataclass(frozen=True)
+class ContextFile:
+    """One file of a build context.
+
+    Attributes:
+        path: its place in the context, relative, with slashes.
+        data: its content.
+    """
+
+    path: str
+    data: bytes
+
+
+def asset_file(package: str, name: str) -> ContextFile:
+    """An asset under the name that it has in the repository.
+
+    Raises:
+        PrerequisiteError: this installation lacks it.
+    """
+    return ContextFile(path=name, data=read_bytes(find_asset(package, name)))
+
+
+def package_files(package: str, *, assets: str = "") -> tuple[ContextFile, ...]:
+    """The sources of one of our packages: its Python files and its `py.typed`, never caches or tests.
+
+    Args:
+        package: for example "gpurig.evaljobs".
+        assets: a folder below the package's `assets` to take whole as well, for example "models"; "" for none.
+
+    Raises:
+        PrerequisiteError: no such package in this installation.
+    """
+    root = _package_folder(package)
+    place = PurePosixPath(package.rpartition(".")[2], *package.split("."))
+    chosen = [path for path in root.rglob("*.py") if _is_source(path.relative_to(root))]
+    chosen += [path for path in (root / "py.typed",) if path.is_file()]
+    if assets:
+        chosen += [
+            path
+            for path in (root / "assets" / assets).rglob("*")
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        ]
+    return tuple(
+        ContextFile(path=str(place / path.relative_to(root).as_posix()), data=read_bytes(path))
+        for path in sorted(chosen)
+    )
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        return Path(folder)
+    raise PrerequisiteError(f"the package {package} is missing from this installation", hint="install gpurig again")
+
+
+def _is_source(relative: Path) -> bool:
+    # An editor's lock file (".#name.py") and what lies among the assets are no sources.
+    return relative.parts[0] != "assets" and not any(part.startswith((".", "#")) for part in relative.parts)
+
+
+def pack(files: Iterable[ContextFile], *, folders: Iterable[str] = ()) -> bytes:
+    """An uncompressed tar with sorted entries, no times, no owners: equal files give equal bytes.
+
+    Args:
+        files: what to pack.
+        folders: folders that must be there even where no file lies in them, because a Dockerfile copies them.
+
+    Raises:
+        ValueError: two files with one path, or a path that leaves the context.
+    """
+    by_path: dict[str, ContextFile] = {}
+    for file in files:
+        parts = PurePosixPath(file.path).parts
+        if file.path in by_path or not parts or parts[0] == "/" or ".." in parts:
+            raise ValueError(f"not a path for a build context: {file.path!r}")
+        by_path[file.path] = file
+    needed = {str(parent) for path in by_path for parent in PurePosixPath(path).parents}
+    for folder in folders:
+        needed |= {folder, *(str(parent) for parent in PurePosixPath(folder).parents)}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for folder in sorted(needed - {"."}):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, _FOLDER_MODE
+            archive.addfile(entry)
+        for path in sorted(by_path):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(by_path[path].data), _FILE_MODE
+            archive.addfile(entry, io.BytesIO(by_path[path].data))
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""The exporter: what the GPUs of this box do, for Prometheus."""
