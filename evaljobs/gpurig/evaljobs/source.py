@@ -1,0 +1,214 @@
+"""YAML that a person wrote: read safely, within bounds, and with the line of every value.
+
+Scalars follow YAML 1.2's core schema: `yes`, `on` and `012` are text, as people expect of them, and dates stay text.
+Anchors and aliases work; merge keys (`<<`) do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from gpurig.common.errors import InputError
+from gpurig.common.files import read_text
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_VALUES = 1_000_000
+MAX_DEPTH = 64
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A YAML file's content.
+
+    Attributes:
+        data: what it says, as JSON has it: dict, list, str, int, float, bool, None.
+        lines: the line (from 1) where the value at a location stands; a mapping's value counts from its key.
+    """
+
+    path: Path
+    data: Any
+    lines: dict[Location, int]
+
+    def line(self, location: Location) -> int:
+        """The line of the value at `location`, or of the nearest value around it that the file has."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """PyYAML's composer with a bound on nesting, which it would otherwise meet as a RecursionError."""
+
+    depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested deeper than {MAX_DEPTH} levels",
+                problem_mark=self.get_mark(),
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _CoreLoader(_BoundedLoader):
+    """Scalars as YAML 1.2's core schema resolves them, without .nan and .inf, which no field takes."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+class YamlProblemError(Exception):
+    """Text that is no acceptable YAML.
+
+    Attributes:
+        line: from 1; 0 where the parser does not say.
+        reason: what is wrong, one line.
+    """
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.reason = " ".join(reason.split())
+
+
+def read_source(path: Path) -> Source:
+    """Read a YAML file.
+
+    Raises:
+        InputError: missing, too large, no YAML, a key twice, nested too deep; the message names file and line.
+        PrerequisiteError: no permission.
+    """
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise InputError(
+            f"{path} is larger than {MAX_BYTES // 1024**2} MiB", hint="split the samples over several suites"
+        )
+    lines: dict[Location, int] = {}
+    try:
+        data = compose(read_text(path), loader=_CoreLoader, lines=lines)
+    except YamlProblemError as error:
+        raise InputError(f"{path}:{error.line}: {error.reason}", hint="correct that line") from error
+    return Source(path=path, data=data, lines=lines)
+
+
+def compose(
+    text: str,
+    *,
+    loader: type[yaml.SafeLoader] = _BoundedLoader,
+    lines: dict[Location, int] | None = None,
+) -> Any:
+    """The data of one YAML document, dates as text, bounded in depth and in the number of values aliases make of it.
+
+    Args:
+        text: one document.
+        loader: which scalars mean what; by default YAML 1.1's, as GitLab reads them.
+        lines: filled with the line of every value.
+
+    Raises:
+        YamlProblemError: no YAML, several documents, an unknown tag, a key twice, too deep, too large.
+    """
+    reader = loader(text)
+    try:
+        node = reader.get_single_node()
+        return None if node is None else _Converter(reader, lines if lines is not None else {}).convert(node, (), 0)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = ", ".join(part for part in (error.context, error.problem) if part) or "no valid YAML"
+        raise YamlProblemError(mark.line + 1 if mark else 0, reason) from error
+    except yaml.YAMLError as error:
+        raise YamlProblemError(_line_of(text, error), str(error).splitlines()[0]) from error
+    except (ValueError, OverflowError) as error:
+        raise YamlProblemError(0, str(error)) from error
+    finally:
+        reader.dispose()
+
+
+def _line_of(text: str, error: yaml.YAMLError) -> int:
+    position = getattr(error, "position", None)
+    return text.count("\n", 0, position) + 1 if isinstance(position, int) else 0
+
+
+class _Converter:
+    """Turns nodes into plain data, counting every value that an alias repeats."""
+
+    def __init__(self, reader: yaml.SafeLoader, lines: dict[Location, int]) -> None:
+        self._reader = reader
+        self._lines = lines
+        self._count = 0
+
+    def convert(self, node: Node, location: Location, depth: int) -> Any:
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise _marked(node, f"more than {MAX_VALUES} values, its aliases written out")
+        if depth > MAX_DEPTH:
+            # Only an alias inside its own anchor gets here: the composer bounds what is written.
+            raise _marked(node, f"nested deeper than {MAX_DEPTH} levels, its aliases written out")
+        self._lines.setdefault(location, node.start_mark.line + 1)
+        if node.tag == "!reference" and isinstance(node, SequenceNode):
+            return [self.convert(item, (*location, index), depth + 1) for index, item in enumerate(node.value)]
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise _marked(node, f"unknown tag {node.tag}")
+        if isinstance(node, SequenceNode):
+            return [self.convert(item, (*location, index), depth + 1) for index, item in enumerate(node.value)]
+        if isinstance(node, MappingNode):
+            return self._mapping(node, location, depth)
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return node.value
+        return self._reader.construct_object(node)
+
+    def _mapping(self, node: MappingNode, location: Location, depth: int) -> dict[Any, Any]:
+        answer: dict[Any, Any] = {}
+        written: dict[Any, int] = {}
+        for key_node, value_node in _merged(node, depth):
+            if not isinstance(key_node, ScalarNode):
+                raise _marked(key_node, "a key must be a plain value")
+            key = self.convert(key_node, (*location, "?"), depth + 1)
+            own = any(key_node is pair[0] for pair in node.value)
+            if own and key in written:
+                raise _marked(key_node, f"key {key!r} is there twice, first in line {written[key]}")
+            if own:
+                written[key] = key_node.start_mark.line + 1
+            here = (*location, key if isinstance(key, str | int) else str(key))
+            self._lines[here] = key_node.start_mark.line + 1
+            answer[key] = self.convert(value_node, here, depth + 1)
+        return answer
+
+
+def _merged(node: MappingNode, depth: int) -> Iterator[tuple[Node, Node]]:
+    """The pairs of a mapping, those of its merge keys first, so that its own win (YAML 1.1; GitLab allows them)."""
+    if depth > MAX_DEPTH:
+        raise _marked(node, f"merged deeper than {MAX_DEPTH} levels")
+    for key, value in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            parts = value.value if isinstance(value, SequenceNode) else [value]
+            # An earlier mapping of the list wins, so it comes last.
+            for part in reversed(parts):
+                if not isinstance(part, MappingNode):
+                    raise _marked(part, "<< must name a mapping or a list of mappings")
+                yield from _merged(part, depth + 1)
+    for key, value in node.value:
+        if key.tag != "tag:yaml.org,2002:merge":
+            yield key, value
+
+
+def _marked(node: Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

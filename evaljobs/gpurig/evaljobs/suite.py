@@ -1,0 +1,231 @@
+"""Suites: what to ask which model, and when the answers are good enough. Documented in docs/suites.md."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    model_validator,
+)
+
+from gpurig.common.errors import InputError
+from gpurig.evaljobs.checks import CheckSpec, parse_check
+from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.template import GENERATOR_NAMES, GRADER_NAMES, check_template
+
+SUITE_VERSION: Literal[1] = 1
+
+# What a gate may demand; "check_pass_rate" also exists for one kind of check, as "check_pass_rate.<kind>".
+GATE_METRICS = ("pass_rate", "generated_rate", "check_pass_rate", "grade_mean", "tokens_per_second")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+-]{0,199}$")]
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+CheckEntry = Annotated[CheckSpec, PlainValidator(parse_check), PlainSerializer(CheckSpec.as_data)]
+
+
+def _scalar(value: object) -> str | float | bool:
+    if isinstance(value, str | int | float):
+        return value
+    raise ValueError("must be text, a number, true or false")
+
+
+Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
+
+
+def _generator_template(text: str) -> str:
+    check_template(text, GENERATOR_NAMES)
+    return text
+
+
+def _grader_template(text: str) -> str:
+    check_template(text, GRADER_NAMES)
+    return text
+
+
+class Strict(BaseModel):
+    """A part of a suite: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingSpec(Sampling):
+    """`sampling`, as a suite writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GeneratorSpec(Strict):
+    """Which model answers, and how it is asked.
+
+    Attributes:
+        model: a model's name or path (`gpurig.evaljobs.models.find_model`).
+        prompt: Jinja2 template of what the model is asked; None: the sample's input as it is.
+        chat: whether the prompt goes through the GGUF's chat template; None: where the model has one.
+        system: the system message of the chat template; unused without one.
+        context: tokens of prompt and answer together; None: what the model was trained for, at most 4096.
+        stop: texts that end an answer; they are not part of it.
+        sampling: how tokens are chosen.
+    """
+
+    model: NonEmpty
+    prompt: Annotated[str, AfterValidator(_generator_template)] | None = None
+    chat: bool | None = None
+    system: str = ""
+    context: int | None = Field(default=None, ge=16, le=2**20)
+    stop: tuple[NonEmpty, ...] = ()
+    sampling: SamplingSpec = SamplingSpec()
+
+
+class GraderSpec(Strict):
+    """Which model judges, and what its verdicts are worth.
+
+    Attributes:
+        prompt: Jinja2 template over `input`, `output`, `reference`, `tags`, `vars`, `id`.
+        verdicts: every verdict's text and its value, 0 … 1.
+        pass_score: the expected value from which a sample passes.
+
+    The others are as in GeneratorSpec.
+    """
+
+    model: NonEmpty
+    prompt: Annotated[str, AfterValidator(_grader_template)]
+    chat: bool | None = None
+    system: str = ""
+    context: int | None = Field(default=None, ge=16, le=2**20)
+    verdicts: dict[NonEmpty, Probability]
+    pass_score: Probability = 0.5
+
+    @model_validator(mode="after")
+    def _verdicts_differ(self) -> Self:
+        if len(self.verdicts) < 2:
+            raise ValueError("verdicts: at least two are needed, for example {good: 1.0, bad: 0.0}")
+        words = sorted(self.verdicts)
+        for one, other in itertools.pairwise(words):
+            if other.startswith(one):
+                raise ValueError(
+                    f'verdicts: "{other}" begins with "{one}", so their probabilities cannot be told apart: '
+                    "use words or letters"
+                )
+        return self
+
+
+class Sample(Strict):
+    """One question.
+
+    Attributes:
+        id: unique in its suite; results are joined by it.
+        input: what is asked.
+        reference: a good answer, for the grader; never shown to the generator.
+        tags: to select and to group by.
+        vars: further values for the templates, under `vars`.
+        checks: in addition to the suite's.
+    """
+
+    id: SampleId
+    input: str
+    reference: str = ""
+    tags: tuple[Name, ...] = ()
+    vars: dict[Name, Scalar] = Field(default_factory=dict)
+    checks: tuple[CheckEntry, ...] = ()
+
+
+class GateRuleSpec(Strict):
+    """A demand on one metric of the run: at least `min`, at most `max`."""
+
+    metric: NonEmpty
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _demands_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can pass")
+        return self
+
+
+class SuiteFile(Strict):
+    """suite.yaml, its samples file written in."""
+
+    version: Literal[1]
+    name: Name
+    description: str = ""
+    generator: GeneratorSpec
+    grader: GraderSpec | None = None
+    checks: tuple[CheckEntry, ...] = ()
+    samples: tuple[Sample, ...] = Field(min_length=1)
+    gate: tuple[GateRuleSpec, ...] = ()
+
+
+class Suite(SuiteFile):
+    """A suite that was read.
+
+    Attributes:
+        path: its file.
+        sha256: over everything it says, the samples file included; formatting and comments do not count.
+    """
+
+    path: Path
+    sha256: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the suite lies; its paths are relative to it."""
+        return self.path.parent
+
+    def checks_of(self, sample: Sample) -> tuple[CheckSpec, ...]:
+        """The suite's checks, then the sample's own."""
+        return (*self.checks, *sample.checks)
+
+    def select(self, *, only: tuple[str, ...] = (), limit: int | None = None) -> tuple[Sample, ...]:
+        """The samples with the ids `only` (all where it is empty), at most the first `limit` of them.
+
+        Raises:
+            InputError: an id that the suite does not have.
+        """
+        unknown = set(only) - {sample.id for sample in self.samples}
+        if unknown:
+            raise InputError(
+                f'suite "{self.name}" has no sample "{min(unknown)}"', hint=f"{self.path} lists the samples' ids"
+            )
+        chosen = tuple(sample for sample in self.samples if not only or sample.id in only)
+        return chosen if limit is None else chosen[:limit]
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite: a folder with suite.yaml, or a file.
+
+    Raises:
+        InputError: missing, or wrong; every problem names file, line and field, and what would be right.
+        PrerequisiteError: no permission.
+    """
+    from gpurig.evaljobs.suite_problems import validate_suite  # noqa: PLC0415 - it needs the models of this module
+
+    file = path / "suite.yaml" if path.is_dir() else path
+    if not file.exists():
+        raise InputError(
+            f"no suite at {file}", hint="give a folder that holds suite.yaml, or a suite's file (docs/suites.md)"
+        )
+    content = validate_suite(file)
+    fields = {name: getattr(content, name) for name in SuiteFile.model_fields}
+    return Suite.model_construct(**fields, path=file, sha256=digest(content.model_dump(mode="json")))
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON data, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
