@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gpurig.common.errors import PrerequisiteError
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import Gpu
+
+NVIDIA_CDI = "nvidia.com/gpu"
+AMD_CDI = "amd.com/gpu"
 
 
 @dataclass(frozen=True)
@@ -11,15 +19,30 @@ class Wiring:
     """The device settings of a container.
 
     Attributes:
-        gpus: the runner's `gpus` setting, in the syntax of Docker's `--gpus`; "" for none.
-        devices: paths for `devices`; never CDI names, because the runner appends `:rwm`
+        driver: "cdi", or "" for the engine's own GPU driver (NVIDIA's runtime or hook).
+        device_ids: CDI names with driver "cdi", else GPU UUIDs; empty for no device request.
+        devices: paths of device files; never CDI names, because the runner appends `:rwm` to them
             (gitlab-org/gitlab-runner issue 37365).
-        group_add: numeric gids.
+        group_add: numeric gids: names differ between images.
     """
 
-    gpus: str = ""
+    driver: str = ""
+    device_ids: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> str:
+        """The runner's `gpus` setting, in the syntax of Docker's `--gpus`; "" for none.
+
+        Docker reads it as one CSV record of `key=value`, so several ids of one `device` need quotes around the field
+        (docker/cli, opts/gpus.go).
+        """
+        if not self.device_ids:
+            return ""
+        device = f"device={','.join(self.device_ids)}"
+        fields = [f"driver={self.driver}"] if self.driver else []
+        return ",".join([*fields, f'"{device}"' if len(self.device_ids) > 1 else device])
 
     def config_keys(self) -> dict[str, Any]:
         """The keys of `[runners.docker]`; only those that are set."""
@@ -31,3 +54,111 @@ class Wiring:
         if self.group_add:
             keys["group_add"] = list(self.group_add)
         return keys
+
+    def sdk_arguments(self) -> dict[str, Any]:
+        """The same as keyword arguments of docker-py's `containers.create`; only those that are set."""
+        arguments: dict[str, Any] = {}
+        if self.device_ids:
+            from docker.types import DeviceRequest  # noqa: PLC0415 - heavy
+
+            # The capability is what the CLI's parser adds; an engine refuses a request without one.
+            arguments["device_requests"] = [
+                DeviceRequest(driver=self.driver, device_ids=list(self.device_ids), capabilities=[["gpu"]])
+            ]
+        if self.devices:
+            arguments["devices"] = [f"{path}:{path}:rwm" for path in self.devices]
+        if self.group_add:
+            arguments["group_add"] = list(self.group_add)
+        return arguments
+
+
+def join(wirings: Sequence[Wiring]) -> Wiring:
+    """One wiring that gives a container what all of `wirings` give: for the exporter, which sees every GPU.
+
+    Raises:
+        PrerequisiteError: two of them need different GPU drivers of the engine, which one container cannot have.
+    """
+    drivers = {wiring.driver for wiring in wirings if wiring.device_ids}
+    if len(drivers) > 1:
+        raise PrerequisiteError(
+            "this box mixes GPUs that the engine reaches by CDI with GPUs that it reaches by NVIDIA's runtime",
+            hint="write a CDI spec for NVIDIA too: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+        )
+    return Wiring(
+        driver=next(iter(drivers), ""),
+        device_ids=tuple(dict.fromkeys(name for wiring in wirings for name in wiring.device_ids)),
+        devices=tuple(dict.fromkeys(path for wiring in wirings for path in wiring.devices)),
+        group_add=tuple(dict.fromkeys(gid for wiring in wirings for gid in wiring.group_add)),
+    )
+
+
+def wire(gpus: Sequence[Gpu], engine: EngineFacts, *, beside: Sequence[Gpu] = ()) -> Wiring:
+    """The wiring that gives a container exactly `gpus`.
+
+    Args:
+        gpus: the GPUs of one runner entry, all of one backend; none for a CPU box.
+        engine: what the engine can do.
+        beside: every GPU of the host, in PCI order, which is how a CDI spec numbers them; `gpus` where empty.
+
+    Raises:
+        PrerequisiteError: the engine has no way to hand these GPUs to a container.
+    """
+    if not gpus:
+        return Wiring()
+    same_vendor = [gpu for gpu in (beside or gpus) if gpu.backend == gpus[0].backend]
+    if gpus[0].backend == "rocm":
+        return _wire_amd(gpus, engine, same_vendor)
+    return _wire_nvidia(gpus, engine, same_vendor)
+
+
+def _wire_nvidia(gpus: Sequence[Gpu], engine: EngineFacts, host: Sequence[Gpu]) -> Wiring:
+    names = _cdi_names(gpus, engine, NVIDIA_CDI, host)
+    if names:
+        return Wiring(driver="cdi", device_ids=names)
+    if engine.nvidia_runtime:
+        return Wiring(device_ids=tuple(gpu.uuid for gpu in gpus))
+    if engine.cdi:
+        raise PrerequisiteError(
+            "the engine knows CDI, but no CDI spec names this NVIDIA GPU",
+            hint="install nvidia-container-toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+        )
+    raise PrerequisiteError(
+        "the engine cannot give NVIDIA GPUs to containers",
+        hint="install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker; restart docker",
+    )
+
+
+def _wire_amd(gpus: Sequence[Gpu], engine: EngineFacts, host: Sequence[Gpu]) -> Wiring:
+    # Device files work on every engine. A CDI spec is the only way where detection found no files (a VM's passthrough).
+    if all(gpu.nodes for gpu in gpus):
+        nodes = [node for gpu in gpus for node in gpu.nodes]
+        return Wiring(
+            devices=tuple(dict.fromkeys(node.path for node in nodes)),
+            group_add=tuple(dict.fromkeys(str(node.gid) for node in nodes if node.gid is not None)),
+        )
+    names = _cdi_names(gpus, engine, AMD_CDI, host)
+    if names:
+        return Wiring(driver="cdi", device_ids=names)
+    raise PrerequisiteError(
+        "no device file of this AMD GPU was found, and no CDI spec names it",
+        hint="check that /dev/kfd and /dev/dri/renderD* exist: the amdgpu driver makes them",
+    )
+
+
+def _cdi_names(gpus: Sequence[Gpu], engine: EngineFacts, kind: str, host: Sequence[Gpu]) -> tuple[str, ...]:
+    """The specs' names for `gpus`: by UUID where they have it, else by number, else "all" for all; () where unnamed."""
+    if not engine.cdi:
+        return ()
+    known = {name for name in engine.cdi_devices if name.startswith(f"{kind}=")}
+    by_uuid = tuple(f"{kind}={gpu.uuid}" for gpu in gpus)
+    if known.issuperset(by_uuid):
+        return by_uuid
+    # Numbers are only sure where no card is split: a MIG part is "card:part" in a spec.
+    if not any(gpu.mig for gpu in host) and all(gpu in host for gpu in gpus):
+        by_number = tuple(f"{kind}={host.index(gpu)}" for gpu in gpus)
+        if known.issuperset(by_number):
+            return by_number
+    everything = f"{kind}=all"
+    if everything in known and len(gpus) == len(host):
+        return (everything,)
+    return ()

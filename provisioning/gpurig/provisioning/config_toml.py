@@ -1,0 +1,142 @@
+"""The runner's config.toml: rendered from the plan, compared with what is there.
+
+Keys and types: gitlab-runner 19, common/config.go; docs.gitlab.com/runner/configuration/advanced-configuration.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from gpurig.provisioning.plan import (
+    JOB_CAP_DROP,
+    JOB_SHM_BYTES,
+    MODELS_DIR,
+    NO_NEW_PRIVILEGES,
+    RUNNER_CA_FILE,
+    Entry,
+    Plan,
+)
+from gpurig.provisioning.state import Registration
+
+_HEADING = "# Written by gpurig: `gpurig up` writes it again. Jobs are configured in .gitlab-ci.yml.\n\n"
+
+
+def config_document(plan: Plan, registrations: Mapping[str, Registration] | None = None) -> dict[str, Any]:
+    """The whole configuration as TOML's data.
+
+    Args:
+        plan: what the box shall be.
+        registrations: by the key of their entry; without them the document has neither ids nor tokens.
+    """
+    known = registrations or {}
+    return {
+        "concurrent": plan.concurrent,
+        "runners": [_runner(plan, entry, known.get(entry.key)) for entry in plan.entries],
+    }
+
+
+def _runner(plan: Plan, entry: Entry, registration: Registration | None) -> dict[str, Any]:
+    runner: dict[str, Any] = {"name": entry.runner.description, "url": entry.runner.url}
+    if registration is not None:
+        runner |= {
+            "id": registration.id,
+            "token": registration.token,
+            "token_obtained_at": registration.obtained_at.replace(microsecond=0),
+        }
+        if registration.expires_at is not None:
+            # With both times gitlab-runner rotates the token by itself before it expires.
+            runner["token_expires_at"] = registration.expires_at.replace(microsecond=0)
+    runner |= {"executor": "docker", "limit": entry.limit, "request_concurrency": 1}
+    if plan.custom_ca:
+        runner["tls-ca-file"] = RUNNER_CA_FILE
+    return runner | {"docker": _docker(plan, entry)}
+
+
+def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
+    docker: dict[str, Any] = {
+        "image": entry.image,
+        # Job images are built on the box and no registry has them; a job may still ask for a fresh public image.
+        "pull_policy": ["if-not-present"],
+        "allowed_pull_policies": ["if-not-present", "always"],
+        "privileged": False,
+        "services_privileged": False,
+        "cap_drop": list(JOB_CAP_DROP),
+        "security_opt": list(NO_NEW_PRIVILEGES),
+        "services_security_opt": list(NO_NEW_PRIVILEGES),
+        "disable_entrypoint_overwrite": False,
+        "oom_kill_disable": False,
+        "disable_cache": False,
+        "volumes": [f"{plan.paths.models}:{MODELS_DIR}:ro", "/cache"],
+        "shm_size": JOB_SHM_BYTES,
+        "container_labels": {
+            "gpurig.instance": plan.containers[0].instance,
+            "gpurig.role": "job",
+            "gpurig.entry": entry.key,
+        },
+    }
+    if plan.helper_image:
+        docker["helper_image"] = plan.helper_image
+    if plan.allowed_images:
+        docker["allowed_images"] = list(dict.fromkeys((entry.image, *plan.allowed_images)))
+    return docker | entry.wiring.config_keys()
+
+
+def render_config(document: Mapping[str, Any]) -> str:
+    """`document` as the text of a config.toml."""
+    import tomli_w  # noqa: PLC0415
+
+    return _HEADING + tomli_w.dumps(document)
+
+
+def parse_config(text: str) -> dict[str, Any] | None:
+    """The data of a config.toml; None where it is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def holds(present: Any, wanted: Any) -> bool:
+    """Whether `present` says everything that `wanted` says.
+
+    gitlab-runner writes the file again when it rotates a token, and adds tables of defaults: those do not count as a
+    difference.
+    """
+    if isinstance(wanted, Mapping):
+        return isinstance(present, Mapping) and all(
+            key in present and holds(present[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list | tuple):
+        return (
+            isinstance(present, list | tuple)
+            and len(present) == len(wanted)
+            and all(holds(one, other) for one, other in zip(present, wanted, strict=True))
+        )
+    if isinstance(wanted, datetime) and isinstance(present, datetime):
+        # gitlab-runner writes whole seconds.
+        return present.replace(microsecond=0) == wanted.replace(microsecond=0)
+    return type(present) is type(wanted) and bool(present == wanted)
+
+
+def rotated_tokens(document: Mapping[str, Any]) -> dict[int, tuple[str, datetime | None, datetime | None]]:
+    """Every runner's token as config.toml has it now, by the runner's id, with when it was obtained and expires.
+
+    gitlab-runner rotates an expiring token by itself and writes the new one there and nowhere else.
+    """
+    found = {}
+    for runner in document.get("runners") or []:
+        if isinstance(runner, Mapping) and isinstance(runner.get("id"), int) and runner.get("token"):
+            found[runner["id"]] = (
+                str(runner["token"]),
+                _time(runner.get("token_obtained_at")),
+                _time(runner.get("token_expires_at")),
+            )
+    return found
+
+
+def _time(value: Any) -> datetime | None:
+    # Go's zero time stands for "never".
+    return value if isinstance(value, datetime) and value.year > 1 else None

@@ -1,0 +1,192 @@
+"""The Docker Engine: connecting to it, asking what it can do, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
+from gpurig.provisioning.engine_facts import EngineFacts
+
+if TYPE_CHECKING:
+    import docker
+
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+
+# 20.10 (API 1.41) is the oldest engine that distributions still ship (Debian 11 and 12), and the oldest that
+# gitlab-runner 19 is tested with here; the runner's `gpus` and cgroup v2 need 19.03 and 20.10.
+OLDEST_VERSION = (20, 10)
+
+_TIMEOUT_S = 60
+
+
+def connect(address: str | None = None) -> docker.DockerClient:
+    """A client of the engine at `address`, which has answered.
+
+    Args:
+        address: `unix:///path/of/the.sock`; the default socket where None.
+
+    Raises:
+        InputError: the address is not a Unix socket's. PrerequisiteError: no engine, no permission, not Docker, too
+        old.
+    """
+    import docker  # noqa: PLC0415 - heavy
+
+    where = address or DEFAULT_ADDRESS
+    if not where.startswith("unix:///"):
+        raise InputError(
+            f"the engine must be on this machine, and {where.split('://', 1)[0]}:// is another place",
+            hint="--docker-host unix:///var/run/docker.sock: GPUs and folders are given to containers by path",
+        )
+    _check_socket(Path(where.removeprefix("unix://")))
+    with translated("asking the engine for its version"):
+        client = docker.DockerClient(base_url=where, timeout=_TIMEOUT_S, version="auto")
+        described: dict[str, Any] = client.version()
+    check_version(described)
+    return client
+
+
+def _check_socket(path: Path) -> None:
+    try:
+        present = path.is_socket()
+    except PermissionError:
+        present = True
+    if not present:
+        raise PrerequisiteError(
+            f"no Docker Engine: there is no socket {path}",
+            hint="install Docker Engine (docs.docker.com/engine/install), start it (systemctl start docker), "
+            "or name its socket with --docker-host",
+        )
+
+
+def check_version(described: dict[str, Any]) -> None:
+    """Judge the engine's answer to `version`.
+
+    Raises:
+        PrerequisiteError: it is not Docker, or too old.
+    """
+    components = [str(part.get("Name", "")) for part in described.get("Components") or [] if isinstance(part, dict)]
+    if any("podman" in name.lower() for name in components):
+        raise PrerequisiteError(
+            "the engine is Podman, and gitlab-runner does not see GPUs through it (gitlab-runner issue 39095)",
+            hint="install Docker Engine and name its socket with --docker-host",
+        )
+    version = str(described.get("Version", ""))
+    numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_VERSION:
+        oldest = ".".join(str(number) for number in OLDEST_VERSION)
+        raise PrerequisiteError(
+            f"Docker Engine {version or 'of unknown version'} is too old: {oldest} or newer is needed",
+            hint="upgrade Docker Engine (docs.docker.com/engine/install)",
+        )
+
+
+def engine_facts(client: docker.DockerClient, address: str | None = None) -> EngineFacts:
+    """What the engine can do.
+
+    Raises:
+        PrerequisiteError: it does not answer.
+    """
+    with translated("asking the engine what it can do"):
+        described: dict[str, Any] = client.version()
+        info: dict[str, Any] = client.info()
+    # Engines from 25 on list the folders when CDI is on, and older ones do not know the key.
+    folders = [Path(str(folder)) for folder in info.get("CDISpecDirs") or []]
+    return EngineFacts(
+        address=address or DEFAULT_ADDRESS,
+        version=str(described.get("Version", "")),
+        api_version=str(described.get("ApiVersion", "")),
+        cdi=bool(folders),
+        cdi_devices=cdi_devices(folders),
+        nvidia_runtime="nvidia" in (info.get("Runtimes") or {})
+        or shutil.which("nvidia-container-runtime-hook") is not None,
+        cgroup_driver=str(info.get("CgroupDriver", "")),
+        security_options=tuple(str(option) for option in info.get("SecurityOptions") or []),
+    )
+
+
+def cdi_devices(folders: list[Path]) -> tuple[str, ...]:
+    """The device names that CDI specs in `folders` define, sorted; a spec that cannot be read defines none.
+
+    The format is the Container Device Interface's: `kind`, and `devices` with a `name` each.
+    """
+    names = set()
+    for folder in folders:
+        for path in sorted(folder.glob("*")):
+            spec = _cdi_spec(path)
+            for device in spec.get("devices") or []:
+                if isinstance(device, dict) and "name" in device:
+                    names.add(f"{spec.get('kind', '')}={device['name']}")
+    return tuple(sorted(names))
+
+
+def _cdi_spec(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415
+
+    if path.suffix not in {".json", ".yaml", ".yml"}:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        spec = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        # The engine ignores such a spec too, so its devices do not exist.
+        return {}
+    return spec if isinstance(spec, dict) else {}
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what docker-py and requests raise while `doing` something into a PrerequisiteError.
+
+    Args:
+        doing: a phrase for the message, for example "creating the container gpurig-runner".
+    """
+    import docker.errors  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise _from_engine(error, doing) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise _from_connection(error, doing) from error
+
+
+def _from_engine(error: Any, doing: str) -> ApplianceError:
+    reason = " ".join(str(error.explanation or error).split())
+    hint = "look at the engine's log: journalctl -u docker"
+    lowered = reason.lower()
+    if "address already in use" in lowered or "port is already allocated" in lowered:
+        hint = "choose another address with --metrics-listen, or stop what listens there"
+    elif "could not select device driver" in lowered:
+        hint = "install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker"
+    elif "no such image" in lowered or "pull access denied" in lowered or "manifest unknown" in lowered:
+        hint = "check the image's name, and that this machine reaches its registry"
+    elif "no space left" in lowered:
+        hint = "free some disk space: docker system df shows what the engine holds"
+    return PrerequisiteError(f"{doing}: the engine says: {reason[:300]}", hint=hint)
+
+
+def _from_connection(error: BaseException, doing: str) -> ApplianceError:
+    chain = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    if any(isinstance(one, PermissionError) for one in chain) or "Permission denied" in str(error):
+        return PrerequisiteError(
+            f"{doing}: no permission to use the Docker Engine's socket",
+            hint="run it with sudo, or join the docker group: sudo usermod -aG docker $USER, then log in again",
+        )
+    if any(isinstance(one, ConnectionRefusedError | FileNotFoundError) for one in chain):
+        return PrerequisiteError(
+            f"{doing}: the Docker Engine does not answer on its socket", hint="start it: systemctl start docker"
+        )
+    return PrerequisiteError(
+        f"{doing}: the Docker Engine failed: {' '.join(str(error).split())[:200]}",
+        hint="check that it runs: docker version; its log: journalctl -u docker",
+    )

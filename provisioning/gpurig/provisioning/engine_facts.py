@@ -1,0 +1,40 @@
+"""What was found out about the container engine: frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """A Docker Engine as it described itself.
+
+    Attributes:
+        address: for example "unix:///var/run/docker.sock".
+        version: "26.1.5".
+        api_version: "1.45".
+        cdi: it resolves CDI device names.
+        cdi_devices: the names that its spec folders define, for example "nvidia.com/gpu=0".
+        nvidia_runtime: NVIDIA's runtime is configured, or its hook installed, so that `--gpus device=…` works.
+        cgroup_driver: "systemd" or "cgroupfs".
+        security_options: as the engine lists them, for example "name=seccomp,profile=builtin".
+    """
+
+    address: str
+    version: str
+    api_version: str = ""
+    cdi: bool = False
+    cdi_devices: tuple[str, ...] = ()
+    nvidia_runtime: bool = False
+    cgroup_driver: str = ""
+    security_options: tuple[str, ...] = ()
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        return self.address.removeprefix("unix://")
+
+    @property
+    def rootless(self) -> bool:
+        """It runs as an ordinary user."""
+        return any("rootless" in option for option in self.security_options)

@@ -1,0 +1,63 @@
+"""Where gpurig keeps things on a box."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders and files of one instance.
+
+    Attributes:
+        root: the folder everything lies below; "/" by default.
+        name: the instance's name; the default one has no folder of its own.
+    """
+
+    root: Path = Path("/")
+    name: str = "gpurig"
+
+    @property
+    def config_dir(self) -> Path:
+        """The runner container sees this folder as /etc/gitlab-runner."""
+        return self.root / "etc" / self.name
+
+    @property
+    def config(self) -> Path:
+        """The runner's config.toml."""
+        return self.config_dir / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        """Runner ids and tokens, and the settings of the last `up`."""
+        return self.config_dir / "state.json"
+
+    @property
+    def ca_file(self) -> Path:
+        """The copy of `--tls-ca-file` that the runner reads."""
+        return self.config_dir / "certs" / "gitlab-ca.crt"
+
+    @property
+    def system_id(self) -> Path:
+        """What gitlab-runner writes when it has loaded its configuration."""
+        return self.config_dir / ".runner_system_id"
+
+    @property
+    def data_dir(self) -> Path:
+        """Models and caches."""
+        return self.root / "var" / "lib" / self.name
+
+    @property
+    def models(self) -> Path:
+        """GGUF files; jobs see them read-only as /models."""
+        return self.data_dir / "models"
+
+
+def box_id(machine_id: str, paths: Paths) -> str:
+    """Eight hexadecimal digits that tell this instance on this box from every other.
+
+    The machine id itself is confidential and leaves the box only hashed, as machine-id(5) asks.
+    """
+    return hashlib.sha256(f"gpurig:{machine_id.strip()}:{paths.root}:{paths.name}".encode()).hexdigest()[:8]

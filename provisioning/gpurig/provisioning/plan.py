@@ -1,0 +1,252 @@
+"""What a box shall become: pure, from facts and settings to a frozen Plan that can be printed and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpurig.common.terminal import harmless
+from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import Backend, Gpu, HostFacts
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.settings import RunnerType, Settings, split_listen
+from gpurig.provisioning.tags import tags_for
+from gpurig.provisioning.wiring import Wiring, join, wire
+
+# Where the containers see the host's files.
+RUNNER_CONFIG_DIR = "/etc/gitlab-runner"
+RUNNER_CA_FILE = f"{RUNNER_CONFIG_DIR}/certs/gitlab-ca.crt"
+MODELS_DIR = "/models"
+EXPORTER_PORT = 9476
+
+# What a job of an LLM project has no use for. Jobs install packages as root, so CHOWN, DAC_OVERRIDE, FOWNER, SETUID
+# and SETGID stay.
+JOB_CAP_DROP = ("AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SETPCAP", "SYS_CHROOT")
+NO_NEW_PRIVILEGES = ("no-new-privileges:true",)
+
+# PyTorch's data loaders pass batches through /dev/shm, and the engine's default of 64 MiB kills them.
+JOB_SHM_BYTES = 1024**3
+
+
+@dataclass(frozen=True)
+class Box:
+    """The machine, as its runners are named after it.
+
+    Attributes:
+        hostname: as the machine calls itself.
+        box_id: see paths.box_id.
+    """
+
+    hostname: str
+    box_id: str
+
+
+@dataclass(frozen=True)
+class ImageTags:
+    """The images to use; building them is somebody else's.
+
+    Attributes:
+        job: the job image of each backend on this box.
+        exporter: the exporter's image.
+    """
+
+    job: Mapping[Backend, str]
+    exporter: str
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """What GitLab is told when a runner is created; a runner created from another one is another runner."""
+
+    url: str
+    runner_type: RunnerType
+    target: str
+    description: str
+    tags: tuple[str, ...]
+    run_untagged: bool
+    maintenance_note: str = ""
+
+    def digest(self) -> str:
+        """Equal for equal specs, in any order of tags."""
+        value = dataclasses.asdict(self) | {"tags": sorted(self.tags)}
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `[[runners]]` entry.
+
+    Attributes:
+        key: what it stands for on this box, stable from run to run: "gpu:<uuid>", "box:cuda" or "cpu".
+        limit: jobs at a time.
+        image: the job image, for jobs that name none.
+    """
+
+    key: str
+    backend: Backend
+    gpus: tuple[str, ...]
+    runner: RunnerSpec
+    wiring: Wiring
+    limit: int
+    image: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `up` makes true.
+
+    Attributes:
+        entries: in the GPUs' PCI order.
+        containers: in the order in which they are started.
+    """
+
+    entries: tuple[Entry, ...]
+    containers: tuple[ContainerSpec, ...]
+    paths: Paths
+    runner_image: str
+    helper_image: str
+    exporter_image: str
+    job_images: tuple[str, ...]
+    allowed_images: tuple[str, ...]
+    custom_ca: bool
+
+    @property
+    def concurrent(self) -> int:
+        """Jobs at a time on the whole box."""
+        return sum(entry.limit for entry in self.entries)
+
+
+def plan_box(
+    host: HostFacts, engine: EngineFacts, settings: Settings, *, paths: Paths, box: Box, images: ImageTags
+) -> Plan:
+    """The plan for a box; touches nothing.
+
+    Raises:
+        PrerequisiteError: the engine cannot hand a GPU to a container.
+    """
+    everything = _in_order(host)
+    entries = tuple(
+        _entry(key, gpus, wire(gpus, engine, beside=everything), settings=settings, box=box, images=images)
+        for key, gpus in _groups(host, settings)
+    )
+    return Plan(
+        entries=entries,
+        containers=_containers(entries, engine, settings, paths, images),
+        paths=paths,
+        runner_image=settings.runner_image,
+        helper_image=settings.helper_image,
+        exporter_image=images.exporter if settings.metrics_listen != "off" else "",
+        job_images=tuple(dict.fromkeys(entry.image for entry in entries)),
+        allowed_images=settings.allowed_images,
+        custom_ca=settings.tls_ca_file is not None,
+    )
+
+
+def _in_order(host: HostFacts) -> tuple[Gpu, ...]:
+    both = [*host.gpus, *(gpu for gpu, _ in host.ignored)]
+    return tuple(sorted(both, key=lambda gpu: gpu.pci_address))
+
+
+def backends_of(host: HostFacts, settings: Settings) -> tuple[Backend, ...]:
+    """The backends that job images are needed for, in the order of the GPUs."""
+    if settings.cpu or not host.gpus:
+        return ("cpu",)
+    return tuple(dict.fromkeys(gpu.backend for gpu in host.gpus))
+
+
+def _groups(host: HostFacts, settings: Settings) -> list[tuple[str, tuple[Gpu, ...]]]:
+    if settings.cpu or not host.gpus:
+        return [("cpu", ())]
+    if settings.layout == "box":
+        backends = backends_of(host, settings)
+        return [(f"box:{one}", tuple(gpu for gpu in host.gpus if gpu.backend == one)) for one in backends]
+    return [(f"gpu:{gpu.uuid}", (gpu,)) for gpu in host.gpus]
+
+
+def _entry(
+    key: str, gpus: tuple[Gpu, ...], wiring: Wiring, *, settings: Settings, box: Box, images: ImageTags
+) -> Entry:
+    backend: Backend = gpus[0].backend if gpus else "cpu"
+    return Entry(
+        key=key,
+        backend=backend,
+        gpus=tuple(gpu.uuid for gpu in gpus),
+        runner=RunnerSpec(
+            url=settings.url,
+            runner_type=settings.runner_type,
+            target=settings.target,
+            description=f"{settings.name} on {box.hostname}: {_hardware(gpus)} [{box.box_id}]",
+            tags=tuple(dict.fromkeys((*tags_for(gpus), *settings.extra_tags))),
+            run_untagged=settings.run_untagged,
+        ),
+        wiring=wiring,
+        limit=settings.concurrent,
+        image=images.job[backend],
+    )
+
+
+def _hardware(gpus: Sequence[Gpu]) -> str:
+    if not gpus:
+        return "CPU"
+    names = dict.fromkeys(harmless(gpu.name) or gpu.backend for gpu in gpus)
+    what = " + ".join(names) if len(gpus) == 1 else f"{len(gpus)} x {' + '.join(names)}"
+    return f"{what} {gpus[0].pci_address}".rstrip() if len(gpus) == 1 else what
+
+
+def _containers(
+    entries: Sequence[Entry], engine: EngineFacts, settings: Settings, paths: Paths, images: ImageTags
+) -> tuple[ContainerSpec, ...]:
+    runner = ContainerSpec(
+        name=f"{settings.name}-runner",
+        role="runner",
+        instance=settings.name,
+        image=settings.runner_image,
+        mounts=(
+            Mount(str(paths.config_dir), RUNNER_CONFIG_DIR),
+            Mount(engine.socket, "/var/run/docker.sock"),
+        ),
+        # GitLab is reached exactly as `up` reached it: same DNS, same VPN, same proxy on localhost.
+        network="host",
+        restart=True,
+        stop_signal="SIGQUIT",
+        security_opt=NO_NEW_PRIVILEGES,
+    )
+    if settings.metrics_listen == "off":
+        return (runner,)
+    address, port = split_listen(settings.metrics_listen)
+    exporter = ContainerSpec(
+        name=f"{settings.name}-exporter",
+        role="exporter",
+        instance=settings.name,
+        image=images.exporter,
+        command=("metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}"),
+        ports=(Port(EXPORTER_PORT, address, port),),
+        restart=True,
+        read_only=True,
+        tmpfs=("/tmp",),  # noqa: S108 - inside the container
+        cap_drop=("ALL",),
+        security_opt=NO_NEW_PRIVILEGES,
+        wiring=join([entry.wiring for entry in entries]),
+    )
+    return (runner, exporter)
+
+
+def selfcheck_spec(plan: Plan, entry: Entry) -> ContainerSpec:
+    """The container that proves `entry`: wired, mounted and confined as config.toml does it for a job."""
+    instance = plan.containers[0].instance
+    return ContainerSpec(
+        name=f"{instance}-selfcheck-{hashlib.sha256(entry.key.encode()).hexdigest()[:8]}",
+        role="selfcheck",
+        instance=instance,
+        image=entry.image,
+        command=("gpurig-job", "selfcheck", "--backend", entry.backend, "--json"),
+        mounts=(Mount(str(plan.paths.models), MODELS_DIR, read_only=True),),
+        cap_drop=JOB_CAP_DROP,
+        security_opt=NO_NEW_PRIVILEGES,
+        shm_size=JOB_SHM_BYTES,
+        wiring=entry.wiring,
+    )

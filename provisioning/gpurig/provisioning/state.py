@@ -1,0 +1,109 @@
+"""What this box has in GitLab, remembered: runner ids, their tokens, and the settings of the last `up`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpurig.common.errors import InputError
+from gpurig.provisioning.disk import Disk
+from gpurig.provisioning.paths import Paths
+
+STATE_VERSION: Literal[1] = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Registration(_Part):
+    """A runner in GitLab that this box made.
+
+    Attributes:
+        key: the entry it serves (plan.Entry.key).
+        spec: plan.RunnerSpec.digest of what it was created from.
+        url: the GitLab that has it.
+        obtained_at, expires_at: of the token; `expires_at` is None where it never does.
+    """
+
+    key: str
+    spec: str
+    url: str
+    id: int
+    token: str = Field(repr=False)
+    description: str
+    tags: tuple[str, ...]
+    obtained_at: datetime
+    expires_at: datetime | None = None
+
+
+class Intent(_Part):
+    """A runner that is about to be created: found again in GitLab when the answer to the request was lost.
+
+    Attributes:
+        description: it names this box, so that no other box's runner is meant.
+    """
+
+    key: str
+    url: str
+    description: str
+
+
+class State(_Part):
+    """The content of state.json.
+
+    Attributes:
+        registrations: the runners in use, one an entry.
+        retired: runners that were replaced or are not wanted any more, and are still in GitLab.
+        intents: runners of which it is not known whether GitLab created them.
+        verified: by entry, what was proven by the last self-check (a digest of image, wiring and drivers).
+        settings: of the last `up` that reached its end.
+    """
+
+    version: Literal[1] = STATE_VERSION
+    registrations: tuple[Registration, ...] = ()
+    retired: tuple[Registration, ...] = ()
+    intents: tuple[Intent, ...] = ()
+    verified: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def registration(self, key: str) -> Registration | None:
+        """The runner that serves an entry."""
+        return next((one for one in self.registrations if one.key == key), None)
+
+    @property
+    def empty(self) -> bool:
+        """It says nothing about GitLab."""
+        return not (self.registrations or self.retired or self.intents)
+
+
+def load_state(disk: Disk, paths: Paths) -> State:
+    """The state; an empty one where there is no file.
+
+    Raises:
+        InputError: the file is not a state. PrerequisiteError: no permission to read it.
+    """
+    text = disk.read(paths.state)
+    if text is None:
+        return State()
+    try:
+        return State.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{paths.state} is damaged or of another version ({where}: {first['msg']})",
+            hint="restore it from a backup, or delete the runners in GitLab, then this file, and run up again",
+        ) from error
+
+
+def save_state(disk: Disk, paths: Paths, state: State) -> None:
+    """Write the state whole, for its owner's eyes only.
+
+    Raises:
+        PrerequisiteError: it cannot be written.
+    """
+    disk.make_directory(paths.config_dir, mode=0o700)
+    disk.write(paths.state, state.model_dump_json(indent=1) + "\n", mode=0o600)
