@@ -107,7 +107,8 @@ def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str) -> RemoteError
             f"{doing}: {url} answered with something that is not GitLab's API",
             hint="check that the URL is a GitLab, not a proxy or a login page",
         )
-    reason = str(error.error_message or "").strip()
+    # An answer that is no JSON comes as bytes: a proxy's error page says nothing in one line.
+    reason = "" if isinstance(error.error_message, bytes) else str(error.error_message or "").strip()
     reason = reason if len(reason) <= 200 else reason[:200] + "…"
     hint = _STATUS_HINTS.get(status, "GitLab itself failed: try again later, or look at its status page")
     return RemoteError(f"{doing}: GitLab answered {status}" + (f" ({reason})" if reason else ""), hint=hint)
