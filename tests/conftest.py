@@ -12,6 +12,8 @@ from standins.missing import missing
 if TYPE_CHECKING:
     import docker
 
+pytest_plugins = ["standins.fixtures"]
+
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:

@@ -1,0 +1,40 @@
+"""Fixtures for the stand-ins; tests/conftest.py loads this as a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from standins.gitlab import GitLab
+
+if TYPE_CHECKING:
+    import docker
+
+
+@pytest.fixture
+def gitlab() -> Iterator[GitLab]:
+    """A GitLab on the loopback address."""
+    with GitLab() as server:
+        yield server
+
+
+@pytest.fixture
+def tls_gitlab() -> Iterator[GitLab]:
+    """A GitLab on the loopback address, with a certificate by `ca_file`."""
+    with GitLab(tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bridge_address(engine: docker.DockerClient) -> str:
+    """This machine's address as containers on the engine's default network see it."""
+    return str(engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+
+
+@pytest.fixture
+def reachable_gitlab(bridge_address: str) -> Iterator[GitLab]:
+    """A GitLab that containers and this process reach by the same URL."""
+    with GitLab(bridge_address) as server:
+        yield server
