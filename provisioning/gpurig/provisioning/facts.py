@@ -55,7 +55,9 @@ class Gpu:
         driver: the kernel driver's version, "" where unknown.
         nodes: device files a container needs where no CDI or vendor runtime brings them (AMD).
         mig: it is a part of an NVIDIA card (MIG).
-        parent: where it is a part of a card, the card's identity: NVML's UUID, or AMD's PCI address without function.
+        parent: where it is a part of a card, the card's identity: NVML's UUID, or AMD's unique id or PCI address.
+        index: the driver's own numbering, which CDI device names may use: NVML's "0", for a MIG part "0:1"; for AMD
+            the KFD node's number; "" where neither is known.
     """
 
     backend: Literal["cuda", "rocm"]
@@ -69,6 +71,7 @@ class Gpu:
     nodes: tuple[DeviceNode, ...] = ()
     mig: bool = False
     parent: str = ""
+    index: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class HostFacts:
     """A host as detection saw it.
 
     Attributes:
-        gpus: usable GPUs in the order of their PCI address.
+        gpus: GPUs that jobs may use, as far as `problems` says nothing else, in the order of their PCI address.
         ignored: GPUs that are no runner GPUs (integrated ones beside a card, too old), each with the reason.
         problems: what went wrong while looking: a broken driver is here, never "no GPU".
         cuda_version: the highest CUDA version the NVIDIA driver supports, for example "12.8"; "" without one.

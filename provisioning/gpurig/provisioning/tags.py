@@ -11,7 +11,7 @@ from gpurig.provisioning.vram import vram_classes_gb
 # What vendors write around the model, and what a slug can do without.
 _NOISE = re.compile(
     r"\b(nvidia|amd|ati|advanced micro devices|geforce|radeon|tesla|instinct|graphics|corporation|inc|generation|"
-    r"gpu|series)\b|\((tm|r|c)\)|[™®©]",
+    r"gpu|nvgpu|series)\b|\((tm|r|c)\)|[™®©]",
     re.IGNORECASE,
 )
 _SPLIT = re.compile(r"[^a-z0-9]+")
