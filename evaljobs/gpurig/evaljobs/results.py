@@ -61,7 +61,8 @@ class Metric(Part):
     """One figure of the run.
 
     Attributes:
-        name: "pass_rate", "grade_mean", "check_pass_rate.<kind>", "generated_rate", "tokens_per_second".
+        name: "pass_rate", "generated_rate", "check_pass_rate.<kind>", "graded_rate", "grade_mean",
+            "grade_pass_rate", "tokens_per_second"; docs/reports.md says how each is computed.
         value: its value.
         n: over how many samples.
         low, high: its 95 % interval where it is a proportion (Wilson); None elsewhere.
@@ -106,6 +107,7 @@ class Results(Part):
 
     Attributes:
         started, finished: ISO 8601 in UTC.
+        pass_score: the least score 0 … 1 with which a grade passes; None without a grader.
         reused: samples that an earlier run had finished already.
     """
 
@@ -117,6 +119,7 @@ class Results(Part):
     finished: str
     generator: ModelRef
     grader: ModelRef | None = None
+    pass_score: float | None = None
     sampling: Sampling
     packages: dict[str, str] = Field(default_factory=dict)
     job: JobRef = JobRef()

@@ -28,7 +28,15 @@ from gpurig.evaljobs.template import GENERATOR_NAMES, GRADER_NAMES, check_templa
 SUITE_VERSION: Literal[1] = 1
 
 # What a gate may demand; "check_pass_rate" also exists for one kind of check, as "check_pass_rate.<kind>".
-GATE_METRICS = ("pass_rate", "generated_rate", "check_pass_rate", "grade_mean", "tokens_per_second")
+GATE_METRICS = (
+    "pass_rate",
+    "generated_rate",
+    "check_pass_rate",
+    "graded_rate",
+    "grade_mean",
+    "grade_pass_rate",
+    "tokens_per_second",
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+-]{0,199}$")]

@@ -128,8 +128,8 @@ def _contradictions(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
         location = ("gate", index, "metric")
         if rule.metric not in known:
             yield location, f'unknown metric "{rule.metric}"{_meant(rule.metric, known)} (known: {", ".join(known)})'
-        elif rule.metric == "grade_mean" and suite.grader is None:
-            yield location, '"grade_mean" needs a grader, and the suite has none'
+        elif rule.metric.startswith("grade") and suite.grader is None:
+            yield location, f'"{rule.metric}" needs a grader, and the suite has none'
         elif rule.metric == "check_pass_rate" and not kinds:
             yield location, '"check_pass_rate" needs checks, and the suite has none'
 

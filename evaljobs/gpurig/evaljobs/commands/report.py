@@ -1,0 +1,108 @@
+"""`gpurig-job report`, and how every run that reports comes to its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from gpurig.common.command import say_error
+from gpurig.common.errors import ApplianceError, GateFailedError
+from gpurig.common.terminal import harmless
+from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
+from gpurig.evaljobs.report.note import note_markdown
+from gpurig.evaljobs.report.terminal import terminal_summary
+from gpurig.evaljobs.report.words import number, rule_text
+from gpurig.evaljobs.reporting import HTML, run_report
+from gpurig.evaljobs.results import Results
+from gpurig.evaljobs.suite import load_suite
+
+
+@dataclass(frozen=True)
+class NoteOptions:
+    """Whether to write the merge request's note, and with which token."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    token_file: Path | None = None
+
+
+def note_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--note` and `--note-token-file`; the command gets `note` and `note_token_file`."""
+    command = click.option(
+        "--note-token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar=f"{TOKEN_VARIABLE}_FILE",
+        help=f"A file with the token that writes the note; else the variable {TOKEN_VARIABLE} holds the token.",
+    )(command)
+    return click.option(
+        "--note",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Write the merge request's note: where there is one and a token, or else fail, or not at all.",
+    )(command)
+
+
+def conclude(results: Results, out: Path, note: NoteOptions) -> None:
+    """Print the summary, write the note, and fail where the gate does; the files are written already.
+
+    Raises:
+        GateFailedError: the gate failed; this comes before any trouble with the note.
+        PrerequisiteError, InputError, RemoteError: the note could not be written, and `note.mode` is "always".
+    """
+    click.echo(terminal_summary(results, str(out)))
+    problem: ApplianceError | None = None
+    try:
+        _write_note(results, note)
+    except ApplianceError as error:
+        problem = error
+        if note.mode == "auto" or not results.gate.passed:
+            say_error("gpurig-job: warning", error)
+    failed = [rule for rule in results.gate.rules if not rule.passed]
+    if failed:
+        demands = "; ".join(f"{rule_text(rule)}, but it is {number(rule.value)}" for rule in failed)
+        raise GateFailedError(f"the gate failed: {demands}", hint=f"{out / HTML} shows every sample")
+    if problem is not None and note.mode == "always":
+        raise problem
+
+
+def _write_note(results: Results, note: NoteOptions) -> None:
+    if note.mode == "never" or (note.mode == "auto" and not in_merge_request(os.environ)):
+        return
+    place = find_merge_request(os.environ, note.token_file)
+    outcome = post_note(place, results.suite, note_markdown(results))
+    click.echo(harmless(f"Note on merge request !{place.iid}: {outcome}"))
+
+
+@click.command(short_help="Compute the results, apply the gate, write the reports.")
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("report"),
+    show_default=True,
+    help="The folder of the stages' records; the reports go there too.",
+)
+@click.option("--only", multiple=True, metavar="ID", help="Report this sample; may be repeated.")
+@click.option("--limit", type=click.IntRange(min=1), help="Report the first N samples.")
+@note_options
+def report(
+    *,
+    suite: Path,
+    out: Path,
+    only: tuple[str, ...],
+    limit: int | None,
+    note: Literal["auto", "always", "never"],
+    note_token_file: Path | None,
+) -> None:
+    """Compute the results of a suite's records, apply its gate, write the reports.
+
+    Writes results.json, junit.xml, metrics.txt, note.md and report.html into the folder of the records. Exits with 3
+    where the gate fails.
+    """
+    results = run_report(load_suite(suite), out, only=only, limit=limit)
+    conclude(results, out, NoteOptions(note, note_token_file))

@@ -1,0 +1,124 @@
+"""note.md: the one note on a merge request.
+
+What a model wrote goes into a job's artifact with the project's trust, so the note must not let it act: GitLab runs a
+quick action from any line that starts with `/` unless its own regular expression takes the line for code
+(gitlabhq, lib/gitlab/quick_actions/extractor.rb), mentions people from `@name`, and renders some HTML. Here hostile
+text stands in code only, every line of it behind a bar, so that no line of the note starts with `/` or closes a fence.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gpurig.common.terminal import harmless
+from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title, verdict, worst_first
+from gpurig.evaljobs.results import Results, SampleResult
+
+# GitLab's limit is 1,000,000 characters; a note that people read is far shorter.
+MAX_CHARACTERS = 60_000
+_SHOWN_FAILURES = 10
+_LONGEST_ANSWER = 2_000
+_LONGEST_LINE = 240
+_BAR = "│ "
+
+
+def marker(suite: str) -> str:
+    """The hidden first line by which a suite's note is found again."""
+    return f"<!-- gpurig:{re.sub(r'[^A-Za-z0-9_.-]', '_', suite).replace('--', '-_')} -->"
+
+
+def note_markdown(results: Results) -> str:
+    """The note's text, at most `MAX_CHARACTERS` long."""
+    failed = worst_first(results)
+    icon = (":white_check_mark: " if results.gate.passed else ":x: ") if results.gate.rules else ""
+    head = [
+        marker(results.suite),
+        f"### {icon}Eval {_code(results.suite)}",
+        "",
+        f"**{verdict(results)}.** Generator {_code(results.generator.name)}"
+        + (f", grader {_code(results.grader.name)}" if results.grader else "")
+        + ".",
+        "",
+        *_gate(results),
+        *_metrics(results),
+    ]
+    tail = ["", *_footer(results)]
+    room = MAX_CHARACTERS - sum(len(line) + 1 for line in (*head, *tail)) - 200
+    body: list[str] = []
+    shown = 0
+    for sample in failed[:_SHOWN_FAILURES]:
+        lines = _failure(sample, results.pass_score)
+        cost = sum(len(line) + 1 for line in lines)
+        if cost > room:
+            break
+        room -= cost
+        body += lines
+        shown += 1
+    if shown:
+        count = f"the {shown} worst of {len(failed)} failures" if shown < len(failed) else f"{len(failed)} failed"
+        body = ["", "<details>", f"<summary>Failures: {count}</summary>", "", *body, "</details>"]
+    return "\n".join([*head, *body, *tail]) + "\n"
+
+
+def _gate(results: Results) -> list[str]:
+    lines = []
+    for rule in results.gate.rules:
+        mark = ":white_check_mark:" if rule.passed else ":x:"
+        lines.append(f"- {mark} {_code(rule_text(rule))} is {number(rule.value)}")
+    return [*lines, ""] if lines else []
+
+
+def _metrics(results: Results) -> list[str]:
+    lines = ["| Metric | Value | 95 % interval | Samples |", "|:--|--:|:-:|--:|"]
+    lines += [
+        f"| {_cell(title(metric.name))} | {amount(metric)} | {interval(metric)} | {metric.n} |"
+        for metric in results.metrics
+    ]
+    return lines
+
+
+def _failure(sample: SampleResult, pass_score: float | None) -> list[str]:
+    lines = [f"- {_code(sample.id)}", "", "  ```text"]
+    lines += [f"  {_BAR}{_line(reason)}" for reason in reasons(sample, pass_score)]
+    answer = sample.output[:_LONGEST_ANSWER]
+    if answer:
+        lines.append(f"  {_BAR}".rstrip())
+        lines += [f"  {_BAR}{_line(line)}" for line in answer.rstrip("\n").split("\n")]
+    if len(sample.output) > _LONGEST_ANSWER:
+        lines.append(f"  {_BAR}… ({len(sample.output):,} characters)")
+    return [*lines, "  ```", ""]
+
+
+def _footer(results: Results) -> list[str]:
+    words = [f"{results.reused} of {len(results.samples)} samples reused"] if results.reused else []
+    url = results.job.url
+    if re.fullmatch(r"https?://[A-Za-z0-9_.:/~%-]+", url):
+        words.append(f"[job {_digits(results.job.id)}]({url})")
+        words.append(f"[report files]({url}/artifacts/browse)")
+    if re.fullmatch(r"[0-9a-f]{7,64}", results.job.commit_sha):
+        words.append(f"commit {results.job.commit_sha[:8]}")
+    words.append("gpurig")
+    return [f"<sub>{' · '.join(words)}</sub>"]
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"[^0-9]", "", text)
+
+
+def _line(text: str) -> str:
+    """One line of hostile text: nothing invisible, no line end, not endless."""
+    plain = harmless(text)
+    return plain if len(plain) <= _LONGEST_LINE else plain[:_LONGEST_LINE] + "…"
+
+
+def _code(text: str) -> str:
+    """A code span that `text` cannot leave."""
+    plain = _line(text)
+    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", plain)), default=0))
+    pad = " " if plain.startswith("`") or plain.endswith("`") or not plain else ""
+    return f"{ticks}{pad}{plain}{pad}{ticks}"
+
+
+def _cell(text: str) -> str:
+    """Words in a table: the kinds of checks are ours, anything else loses what Markdown would obey."""
+    return re.sub(r"[^A-Za-z0-9 _.:/+-]", "_", _line(text)).replace("_", r"\_")

@@ -1,0 +1,40 @@
+"""What the report stage prints at its end: at most 80 columns, readable in a job's log."""
+
+from __future__ import annotations
+
+from gpurig.common.terminal import harmless, shorten, table
+from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title, verdict, worst_first
+from gpurig.evaljobs.results import Results
+
+_WIDTH = 80
+_SHOWN_FAILURES = 5
+
+
+def terminal_summary(results: Results, folder: str) -> str:
+    """The metrics, the first failures, the gate and where the files lie.
+
+    Args:
+        results: the run.
+        folder: the report folder, as the user may open it.
+    """
+    models = f"generator {results.generator.name}" + (f", grader {results.grader.name}" if results.grader else "")
+    lines = ["", harmless(f"{results.suite}: {len(results.samples)} samples, {models}"), ""]
+    rows = [[title(metric.name), amount(metric), interval(metric), str(metric.n)] for metric in results.metrics]
+    lines += [table(["metric", "value", "95 % interval", "samples"], rows), ""]
+    failed = worst_first(results)
+    if failed:
+        lines.append(f"{len(failed)} failed" + (f", the {_SHOWN_FAILURES} worst:" if len(failed) > 5 else ":"))
+        width = max(len(harmless(sample.id)) for sample in failed[:_SHOWN_FAILURES])
+        for sample in failed[:_SHOWN_FAILURES]:
+            first = next(iter(reasons(sample, results.pass_score)), "failed")
+            lines.append(shorten_end(f"  {harmless(sample.id).ljust(min(width, 30))}  {harmless(first)}"))
+        lines.append("")
+    for rule in results.gate.rules:
+        lines.append(f"  {'ok    ' if rule.passed else 'FAILED'}  {rule_text(rule)}: {number(rule.value)}")
+    lines += [verdict(results), f"Report: {shorten(harmless(folder), 2000)}"]
+    return "\n".join(lines)
+
+
+def shorten_end(line: str) -> str:
+    """`line` in 80 columns, its end left out."""
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -1,0 +1,80 @@
+"""The report stage: records in, every report file out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gpurig.common.files import write_atomic
+from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
+from gpurig.evaljobs.results import JobRef, Results
+from gpurig.evaljobs.store import read_records
+from gpurig.evaljobs.suite import Suite
+from gpurig.evaljobs.summary import RunFacts, summarize
+
+RESULTS = "results.json"
+JUNIT = "junit.xml"
+METRICS = "metrics.txt"
+NOTE = "note.md"
+HTML = "report.html"
+
+
+def run_report(
+    suite: Suite,
+    out: Path,
+    *,
+    only: tuple[str, ...] = (),
+    limit: int | None = None,
+    started: datetime | None = None,
+    reused: int = 0,
+) -> Results:
+    """Compute the results of the records in `out` and write results.json and the reports beside them.
+
+    Each file is replaced as a whole, results.json last: where it is new, all are. The gate's verdict is in the results;
+    what to do about it is the caller's.
+
+    Args:
+        suite: what the records answer.
+        out: the folder of the records, and of the reports.
+        only: the samples that the other stages ran over, as `Suite.select` takes them.
+        limit: likewise.
+        started: when the run began; now where None.
+        reused: samples that an earlier run had finished already.
+
+    Raises:
+        InputError: a record is missing or not valid; the gate asks for what was not measured.
+        PrerequisiteError: a file cannot be written; the eval extra is missing.
+    """
+    now = datetime.now(UTC)
+    facts = RunFacts(
+        started=_iso(started or now), finished=_iso(now), reused=reused, job=job_from_environment(os.environ)
+    )
+    results = summarize(suite, suite.select(only=only, limit=limit), read_records(out), facts)
+    # All texts are made before the first is written, so that a failure leaves the old report whole.
+    texts = {
+        JUNIT: junit_xml(results),
+        METRICS: metrics_text(results),
+        NOTE: note_markdown(results),
+        HTML: html_report(results),
+        RESULTS: results.to_json(),
+    }
+    for name, text in texts.items():
+        write_atomic(out / name, text)
+    return results
+
+
+def job_from_environment(environ: Mapping[str, str]) -> JobRef:
+    """The CI job, from GitLab's predefined variables; empty outside of a job."""
+    return JobRef(
+        id=environ.get("CI_JOB_ID", ""),
+        url=environ.get("CI_JOB_URL", ""),
+        pipeline_id=environ.get("CI_PIPELINE_ID", ""),
+        project_path=environ.get("CI_PROJECT_PATH", ""),
+        commit_sha=environ.get("CI_COMMIT_SHA", ""),
+    )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,107 @@
+"""Results of an eval that nobody ran: for tests of what is made from results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
+from gpurig.evaljobs.results import Gate, GateRule, JobRef, Metric, Results, SampleGrade, SampleResult
+
+# What a model might write to break out of a report, each aimed at another reader of it.
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "]]></failure></testcase><testcase name='forged'/>",
+    "\x00\x01\x08\x0b\x0c\x1b[2J\x1b]0;owned\x07\x7f\x85\ufffe\uffff",
+    "/merge\n/close\n  /approve\n\r/label ~owned",
+    "```\n/merge\n```\n~~~\n/merge",
+    "@all @root !1 #1 ~bug &1 %1",
+    "[[ATTACHMENT|/etc/passwd]]",
+    "--> <!-- gpurig:other -->",
+    "\u202e\u2066right to left\u2069\u2028\u2029 lines",
+    "{{ 7 * 7 }}{% raw %}{{ results.__class__.__mro__ }}",
+    "&lt;b&gt;&#x3c;i&#x3e;",
+    "| a | b |\n|---|---|\n<details><summary>x",
+    "$`\\href{javascript:alert(1)}{x}`$",
+    "x" * 30_000,
+)
+
+
+def sample(name: str, **changes: Any) -> SampleResult:
+    """A sample that passed, but for `changes`."""
+    fields: dict[str, Any] = {
+        "id": name,
+        "tags": ("generate",),
+        "input": f"Write the job {name}.",
+        "output": f"{name}:\n  image: python:3.12\n  script:\n    - pytest -q\n",
+        "finish": "stop",
+        "prompt_tokens": 40,
+        "completion_tokens": 30,
+        "seconds": 0.25,
+        "checks": (CheckOutcome(check="yaml", passed=True), CheckOutcome(check="gitlab-ci", passed=True)),
+        "grade": SampleGrade(verdict="good", score=0.93, probabilities={"good": 0.93, "bad": 0.07}),
+        "passed": True,
+    }
+    return SampleResult(**fields | changes)
+
+
+def failed_sample(name: str, **changes: Any) -> SampleResult:
+    """A sample whose last check failed and whose grade is bad, but for `changes`."""
+    fields: dict[str, Any] = {
+        "tags": ("translate",),
+        "checks": (
+            CheckOutcome(check="yaml", passed=True),
+            CheckOutcome(check="contains", label="stage: test", passed=False, message="the answer lacks stage: test"),
+        ),
+        "grade": SampleGrade(verdict="bad", score=0.21, probabilities={"good": 0.21, "bad": 0.79}),
+        "passed": False,
+    }
+    return sample(name, **fields | changes)
+
+
+def hostile_samples() -> tuple[SampleResult, ...]:
+    """One failed sample for every hostile text, which stands in every field that a model or a check can fill."""
+    return tuple(
+        failed_sample(
+            f"hostile-{index:02}",
+            output=text,
+            reference=text,
+            checks=(CheckOutcome(check="contains", label=text, passed=False, message=text),),
+            grade=SampleGrade(verdict="bad", score=0.1, error=text),
+        )
+        for index, text in enumerate(HOSTILE)
+    )
+
+
+def results(samples: tuple[SampleResult, ...] | None = None, **changes: Any) -> Results:
+    """A run of five samples, three of them passed, but for `changes`."""
+    chosen = samples or (
+        sample("lint"),
+        sample("unit-tests", seconds=0.4, tags=("generate", "python")),
+        sample("pages", seconds=0.1),
+        failed_sample("matrix"),
+        failed_sample("cache", output="", finish="error", error="the context is full", checks=(), grade=None),
+    )
+    fields: dict[str, Any] = {
+        "suite": "ci-jobs",
+        "suite_sha256": "5" * 64,
+        "description": "GitLab CI jobs from short requests.",
+        "started": "2026-11-21T02:00:00Z",
+        "finished": "2026-11-21T02:00:09Z",
+        "generator": ModelRef(name="demo-generator", file="demo-generator.gguf", sha256="a" * 64, size_bytes=2_700_000),
+        "grader": ModelRef(name="demo-grader", file="demo-grader.gguf", sha256="b" * 64, size_bytes=2_700_000),
+        "pass_score": 0.5,
+        "sampling": Sampling(),
+        "packages": {"gpurig": "0.1.0", "llama-cpp-python": "0.3.36"},
+        "job": JobRef(),
+        "samples": chosen,
+        "metrics": (
+            Metric(name="pass_rate", value=0.6, n=5, low=0.2307, high=0.8824),
+            Metric(name="generated_rate", value=0.8, n=5, low=0.3755, high=0.9638),
+            Metric(name="check_pass_rate.gitlab-ci", value=1.0, n=3, low=0.4385, high=1.0),
+            Metric(name="grade_mean", value=0.6, n=5),
+            Metric(name="tokens_per_second", value=123.456, n=4),
+        ),
+        "gate": Gate(passed=False, rules=(GateRule(metric="pass_rate", minimum=0.75, value=0.6, passed=False),)),
+    }
+    return Results(**fields | changes)
