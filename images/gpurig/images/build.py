@@ -17,6 +17,7 @@ from gpurig.common.errors import PrerequisiteError
 from gpurig.common.files import write_problem
 from gpurig.common.terminal import harmless
 from gpurig.images.plan import ImagePlan
+from gpurig.provisioning.engine import translated
 
 if TYPE_CHECKING:
     import docker
@@ -63,7 +64,7 @@ def ensure_image(
     import docker.errors  # noqa: PLC0415 - 100 ms that `--help` must not pay
     import requests  # noqa: PLC0415
 
-    with contextlib.suppress(docker.errors.ImageNotFound), _engine_errors("looking for the image"):
+    with translated("looking for the image"), contextlib.suppress(docker.errors.ImageNotFound):
         return BuiltImage(tag=plan.tag, id=str(client.images.get(plan.tag).id), built=False)
     path = log or _temporary_log(plan.tag)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -85,7 +86,7 @@ def ensure_image(
         )
     if log is None:
         path.unlink(missing_ok=True)
-    with _engine_errors("looking for the image"):
+    with translated("looking for the image"):
         return BuiltImage(tag=plan.tag, id=str(client.images.get(plan.tag).id), built=True)
 
 
@@ -144,22 +145,6 @@ def _hint(error: str) -> str:
 def _explain(problem: Exception) -> str:
     reason = getattr(problem, "explanation", None) or problem
     return harmless(" ".join(str(reason).split()))
-
-
-@contextlib.contextmanager
-def _engine_errors(doing: str) -> Iterator[None]:
-    import docker.errors  # noqa: PLC0415
-    import requests  # noqa: PLC0415
-
-    try:
-        yield
-    except docker.errors.ImageNotFound:
-        raise
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise PrerequisiteError(
-            f"{doing}: the engine failed ({_explain(error)[:_SHOWN_CHARACTERS]})",
-            hint="check that Docker runs: docker version",
-        ) from error
 
 
 def _temporary_log(tag: str) -> Path:

@@ -59,11 +59,12 @@ class Transport:
                 "the pip index URL carries a user name or password, which every reader of the image could see",
                 hint="use an index that needs none, or allow this machine's address there",
             )
+        proxies = {"HTTP_PROXY": self.http_proxy, "HTTPS_PROXY": self.https_proxy, "NO_PROXY": self.no_proxy}
+        # apt reads the lower-case names alone. Docker knows both spellings and keeps them out of an image's history.
         named = {
             "PIP_INDEX_URL": self.pip_index_url,
-            "HTTP_PROXY": self.http_proxy,
-            "HTTPS_PROXY": self.https_proxy,
-            "NO_PROXY": self.no_proxy,
+            **proxies,
+            **{key.lower(): value for key, value in proxies.items()},
         }
         return {name: value for name, value in named.items() if value}
 

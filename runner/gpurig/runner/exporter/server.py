@@ -1,0 +1,125 @@
+"""The HTTP side of the exporter: /metrics, /healthz, and nothing that a client can change."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from gpurig.common.errors import InputError, PrerequisiteError
+
+_INDEX = b"""<!doctype html><title>gpurig</title><h1>gpurig exporter</h1>
+<p><a href="/metrics">metrics</a> <a href="/healthz">health</a></p>
+"""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD."""
+
+    server: MetricsServer
+    protocol_version = "HTTP/1.1"
+    server_version = "gpurig"
+    sys_version = ""
+    # A client that says nothing must not keep a thread.
+    timeout = 10
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
+        elif path == "/healthz":
+            stale = self.server.stale()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if stale else HTTPStatus.OK
+            text = f"stale: {', '.join(stale)}\n" if stale else "ok\n"
+            self._answer(status, "text/plain; charset=utf-8", text.encode())
+        elif path == "/":
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", _INDEX)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"there are /metrics and /healthz\n")
+
+    do_HEAD = do_GET  # noqa: N815 - the base class's name
+
+    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing: a line for every scrape is noise."""
+
+
+class MetricsServer(ThreadingHTTPServer):
+    """Serves one registry on one address."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, stale: Callable[[], list[str]]) -> None:
+        """Bind; nothing is served yet.
+
+        Args:
+            host: an IP address, of version 4 or 6.
+            port: 0 for any free one.
+            registry: what /metrics shows.
+            stale: names of what has not been read for too long, for /healthz.
+
+        Raises:
+            PrerequisiteError: the port is taken or not allowed. InputError: this machine has no such address.
+        """
+        self.registry = registry
+        self.stale = stale
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise _bind_problem(host, port, error) from error
+
+    def server_bind(self) -> None:
+        """Bind without asking DNS for this machine's name, as the base class would; `::` serves IPv4 too."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away while it is answered is no news."""
+
+    @property
+    def url(self) -> str:
+        """Where the metrics are."""
+        host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
+        return f"http://{host}:{self.server_port}/metrics"
+
+    def start(self) -> None:
+        """Serve in the background until `stop`."""
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True).start()
+
+    def stop(self) -> None:
+        """End serving and free the port."""
+        self.shutdown()
+        self.server_close()
+
+
+def _bind_problem(host: str, port: int, error: OSError) -> InputError | PrerequisiteError:
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return PrerequisiteError(
+            f"something listens on {where} already",
+            hint=f"choose another port with --listen, or find it: ss -ltnp 'sport = :{port}'",
+        )
+    if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        return InputError(f"this machine has no address {host}", hint="ip address shows what it has")
+    if error.errno == errno.EACCES:
+        return PrerequisiteError(f"no permission to listen on {where}", hint="choose a port from 1024 on")
+    return PrerequisiteError(f"cannot listen on {where}: {error.strerror}", hint="choose another address with --listen")
