@@ -42,29 +42,25 @@ def asset_file(package: str, name: str) -> ContextFile:
     return ContextFile(path=name, data=read_bytes(find_asset(package, name)))
 
 
-def package_files(package: str, *, assets: str = "") -> tuple[ContextFile, ...]:
-    """The sources of one of our packages: its Python files and its `py.typed`, never caches or tests.
+def package_files(package: str, *, assets: bool) -> tuple[ContextFile, ...]:
+    """The files of one of our packages, never caches, editors' leavings or hidden files.
 
     Args:
         package: for example "gpurig.evaljobs".
-        assets: a folder below the package's `assets` to take whole as well, for example "models"; "" for none.
+        assets: with the package's own `assets` folder; those of its subpackages always come along.
 
     Raises:
         PrerequisiteError: no such package in this installation.
     """
     root = _package_folder(package)
     place = PurePosixPath(package.rpartition(".")[2], *package.split("."))
-    chosen = [path for path in root.rglob("*.py") if _is_source(path.relative_to(root))]
-    chosen += [path for path in (root / "py.typed",) if path.is_file()]
-    if assets:
-        chosen += [
-            path
-            for path in (root / "assets" / assets).rglob("*")
-            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        ]
+    chosen = [
+        path.relative_to(root)
+        for path in root.rglob("*")
+        if path.is_file() and _belongs(path.relative_to(root), assets=assets)
+    ]
     return tuple(
-        ContextFile(path=str(place / path.relative_to(root).as_posix()), data=read_bytes(path))
-        for path in sorted(chosen)
+        ContextFile(path=str(place / path.as_posix()), data=read_bytes(root / path)) for path in sorted(chosen)
     )
 
 
@@ -75,9 +71,12 @@ def _package_folder(package: str) -> Path:
     raise PrerequisiteError(f"the package {package} is missing from this installation", hint="install gpurig again")
 
 
-def _is_source(relative: Path) -> bool:
-    # An editor's lock file (".#name.py") and what lies among the assets are no sources.
-    return relative.parts[0] != "assets" and not any(part.startswith((".", "#")) for part in relative.parts)
+def _belongs(relative: Path, *, assets: bool) -> bool:
+    if "__pycache__" in relative.parts or any(
+        part.startswith((".", "#")) or part.endswith("~") for part in relative.parts
+    ):
+        return False
+    return assets or relative.parts[0] != "assets"
 
 
 def pack(files: Iterable[ContextFile], *, folders: Iterable[str] = ()) -> bytes:

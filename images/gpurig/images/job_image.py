@@ -51,8 +51,8 @@ def plan_job_image(
         asset_file("gpurig.images", dockerfile),
         lock,
         asset_file("gpurig.images", _BUILD_LOCK),
-        *package_files("gpurig.common"),
-        *package_files("gpurig.evaljobs", assets="models"),
+        *package_files("gpurig.common", assets=True),
+        *package_files("gpurig.evaljobs", assets=True),
     )
     return plan_image(
         f"gpurig-job-{backend}",

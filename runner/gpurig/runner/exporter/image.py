@@ -22,7 +22,7 @@ def plan_exporter_image(*, base_image: str = DEFAULT_BASE_IMAGE, transport: Tran
         PrerequisiteError: this installation lacks a file that the image is made of.
     """
     dockerfile = asset_file("gpurig.runner", _DOCKERFILE)
-    sources: list[ContextFile] = [file for package in _PACKAGES for file in package_files(package)]
+    sources: list[ContextFile] = [file for package in _PACKAGES for file in package_files(package, assets=False)]
     return plan_image(
         "gpurig-exporter",
         title="gpurig metrics exporter",
