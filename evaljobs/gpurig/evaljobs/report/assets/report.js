@@ -79,8 +79,10 @@
     toggle.setAttribute("aria-pressed", String(open));
     toggle.textContent = open ? "Close all" : "Open all";
   });
+  const changed = () => { apply(); remember(); };
   for (const field of Object.values(fields)) {
-    if (field) field.addEventListener("input", () => { apply(); remember(); });
+    // Assistive technology and drivers may set a choice with a change event alone.
+    if (field) for (const event of ["input", "change"]) field.addEventListener(event, changed);
   }
   byId("toolbar").addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", (event) => {
