@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +27,14 @@ class Disk(Protocol):
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with all in it; nothing where there is none."""
 
-    def make_directory(self, path: Path, *, mode: int) -> bool:
-        """Make a folder and its parents; whether it was missing."""
+    def missing(self, path: Path) -> tuple[Path, ...]:
+        """Which of a folder and its parents are not there, the innermost first."""
+
+    def make_directory(self, path: Path, *, mode: int) -> None:
+        """Make a folder and its parents."""
+
+    def lock(self, path: Path) -> AbstractContextManager[None]:
+        """Keep a folder to ourselves; PrerequisiteError where another process has it."""
 
     def remove_empty(self, path: Path) -> None:
         """Remove a folder if it is there and empty."""
@@ -57,14 +68,34 @@ class LocalDisk:
         except OSError as error:
             raise _remove_problem(path, error) from error
 
-    def make_directory(self, path: Path, *, mode: int) -> bool:
-        """Make a folder and its parents; whether it was missing."""
+    def missing(self, path: Path) -> tuple[Path, ...]:
+        """Which of a folder and its parents are not there, the innermost first."""
         try:
-            missing = not path.is_dir()
+            return tuple(folder for folder in (path, *path.parents) if not folder.exists())
         except OSError as error:
             raise write_problem(path, error) from error
+
+    def make_directory(self, path: Path, *, mode: int) -> None:
+        """Make a folder and its parents."""
         make_directory(path, mode)
-        return missing
+
+    @contextlib.contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        """Keep a folder to ourselves; PrerequisiteError where another process has it."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise read_problem(path, error) from error
+        try:
+            # The kernel lets go of it when the process ends, however it ends.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise PrerequisiteError(
+                f"another gpurig is changing {path} now", hint="wait until it has finished, then run this again"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def remove_empty(self, path: Path) -> None:
         """Remove a folder if it is there and empty."""

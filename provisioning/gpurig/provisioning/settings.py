@@ -74,6 +74,8 @@ class Settings(BaseModel):
         runner_image: the image of gitlab-runner.
         helper_image: the image that clones and uploads in jobs; gitlab-runner's own choice where "".
         base_image: what job images stand on; the image builder's default where "".
+        pip_index_url: where image builds get Python packages; the base image's own index where "".
+        build_ca_bundle: certificate authorities that image builds trust; the base image's where None.
         layout: one runner entry per GPU, or one for the box.
         concurrent: jobs at a time in one runner entry.
         cpu: make a CPU runner, whatever GPUs are there.
@@ -94,6 +96,8 @@ class Settings(BaseModel):
     runner_image: str = Field(default=RUNNER_IMAGE, min_length=1)
     helper_image: str = ""
     base_image: str = ""
+    pip_index_url: str = ""
+    build_ca_bundle: Path | None = None
     layout: Literal["gpu", "box"] = "gpu"
     concurrent: int = Field(default=1, ge=1, le=64)
     cpu: bool = False
@@ -103,6 +107,18 @@ class Settings(BaseModel):
     tls_ca_file: Path | None = None
     docker_host: str = ""
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN
+
+
+def check_name(name: str) -> None:
+    """Judge an instance's name, which becomes a part of paths and container names.
+
+    Raises:
+        InputError: it cannot be one.
+    """
+    try:
+        _name(name)
+    except ValueError as error:
+        raise InputError(f"--name: {error}") from error
 
 
 def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Settings:

@@ -1,0 +1,129 @@
+"""What must be true before anything is made, each failure with its fix."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
+from gpurig.common.files import read_bytes
+from gpurig.provisioning.container_spec import ContainerSpec
+from gpurig.provisioning.containers import Engine
+from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.settings import Settings, split_listen
+
+
+def check_hardware(host: HostFacts, settings: Settings) -> None:
+    """A GPU that is there and cannot be used is a fault, never a CPU box.
+
+    Raises:
+        PrerequisiteError: detection says so, and the user did not ask for a CPU runner.
+    """
+    broken = next((problem for problem in host.problems if problem.unusable), None)
+    if broken is not None and not settings.cpu:
+        raise PrerequisiteError(
+            broken.message, hint=f"{broken.hint}; or --cpu for a CPU runner" if broken.hint else "--cpu: a CPU runner"
+        )
+
+
+def check_folders(paths: Paths) -> None:
+    """The folders can be made, or written to where they are; nothing is made to find out.
+
+    Raises:
+        PrerequisiteError: one cannot.
+    """
+    for folder in (paths.config_dir, paths.data_dir):
+        existing = next(parent for parent in (folder, *folder.parents) if _exists(parent))
+        hint = "run it with sudo, or choose another place with --root DIR"
+        if not existing.is_dir():
+            raise PrerequisiteError(f"cannot make {folder}: {existing} is not a folder", hint=hint)
+        try:
+            read_only = bool(os.statvfs(existing).f_flag & os.ST_RDONLY)
+        except OSError:
+            read_only = False
+        if read_only:
+            raise PrerequisiteError(
+                f"{existing} is on a read-only file system", hint="choose another place: --root DIR"
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PrerequisiteError(f"no permission to write to {existing}", hint=hint)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def check_ca_file(settings: Settings) -> None:
+    """The certificate authority's file holds certificates.
+
+    Raises:
+        InputError: it is not there, or is no PEM. PrerequisiteError: it may not be read.
+    """
+    if settings.tls_ca_file is None:
+        return
+    read_bytes(settings.tls_ca_file)
+    try:
+        ssl.create_default_context(cafile=str(settings.tls_ca_file))
+    except ssl.SSLError as error:
+        raise InputError(
+            f"{settings.tls_ca_file} holds no certificate that can be read", hint="--tls-ca-file takes a PEM file"
+        ) from error
+
+
+def check_names(engine: Engine, containers: Sequence[ContainerSpec]) -> None:
+    """No stranger's container has a name that gpurig needs.
+
+    Raises:
+        PrerequisiteError: one has.
+    """
+    for spec in containers:
+        owner = engine.owner_of(spec.name)
+        if owner is not None and owner != spec.instance:
+            raise PrerequisiteError(
+                f"a container named {spec.name} exists, and it is not gpurig's",
+                hint=f"choose another name with --name, or remove it: docker rm -f {spec.name}",
+            )
+
+
+def check_port(settings: Settings, *, ours: bool) -> None:
+    """The exporter's port is free.
+
+    Args:
+        settings: `metrics_listen` says where.
+        ours: an exporter of this instance listens already.
+
+    Raises:
+        PrerequisiteError: it is taken, or the address is not this machine's.
+    """
+    if settings.metrics_listen == "off" or ours:
+        return
+    address, port = split_listen(settings.metrics_listen)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As a server does it: a connection that was closed a moment ago does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise _port_problem(settings.metrics_listen, port, error) from error
+
+
+def _port_problem(listen: str, port: int, error: OSError) -> ApplianceError:
+    if error.errno == errno.EADDRINUSE:
+        return PrerequisiteError(
+            f"port {port} is in use: the metrics exporter cannot listen on {listen}",
+            hint=f"--metrics-listen with another port, or off; who has it: ss -ltnp sport = :{port}",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return InputError(f"{listen} is not an address of this machine", hint="ip address shows those it has")
+    return PrerequisiteError(
+        f"the metrics exporter cannot listen on {listen}: {error.strerror}", hint="choose another: --metrics-listen"
+    )

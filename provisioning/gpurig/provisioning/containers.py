@@ -1,0 +1,293 @@
+"""Containers and images on the engine, behind an interface small enough that tests can make every call fail."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpurig.common.errors import PrerequisiteError
+from gpurig.provisioning.container_spec import LABEL_INSTANCE, LABEL_ROLE, LABEL_SPEC, ContainerSpec
+from gpurig.provisioning.engine import connect, engine_facts, translated
+from gpurig.provisioning.engine_facts import EngineFacts
+
+if TYPE_CHECKING:
+    import docker
+
+# gitlab-runner's own labels on job containers (executors/docker/internal/labels/labels.go).
+_JOB_LABEL = "com.gitlab.gitlab-runner"
+_OWN_ROLES = ("runner", "exporter", "selfcheck")
+
+
+@dataclass(frozen=True)
+class FoundContainer:
+    """A container that gpurig made earlier.
+
+    Attributes:
+        spec: the digest of what it was made from.
+        status: "running", "exited", "restarting", "created" …
+        ports: where it listens on the host, "127.0.0.1:9476".
+    """
+
+    id: str
+    name: str
+    role: str
+    spec: str
+    status: str
+    ports: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """It is up, or the engine is bringing it up again."""
+        return self.status in {"running", "restarting"}
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A CI job's container, as gitlab-runner labels it.
+
+    Attributes:
+        runner: the short form of the runner's token, a part of the token.
+    """
+
+    job_id: str
+    url: str
+    project_id: str
+    runner: str
+    entry: str
+    container: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A container that ran to its end."""
+
+    code: int
+    output: str
+
+
+class Engine(Protocol):
+    """What provisioning asks of the engine; every method raises PrerequisiteError where it fails."""
+
+    def facts(self) -> EngineFacts:
+        """What the engine can do."""
+
+    def image_id(self, name: str) -> str | None:
+        """The id of an image that the engine has."""
+
+    def pull(self, name: str) -> str:
+        """Get an image from its registry; its id."""
+
+    def find(self, instance: str) -> tuple[FoundContainer, ...]:
+        """The containers of an instance, but for those of jobs."""
+
+    def owner_of(self, name: str) -> str | None:
+        """Which instance the container of that name belongs to: "" for a stranger's, None where there is none."""
+
+    def create(self, spec: ContainerSpec, image_id: str) -> str:
+        """Make a container; its id. It is not started."""
+
+    def start(self, container_id: str) -> None:
+        """Start it; nothing where it runs."""
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Give it another name."""
+
+    def stop(self, container_id: str, *, wait_s: int) -> None:
+        """Ask it to end, wait, then kill it; nothing where it is gone."""
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove it; nothing where it is gone."""
+
+    def status(self, container_id: str) -> str:
+        """Its state; "gone" where there is no such container."""
+
+    def logs(self, container_id: str) -> str:
+        """The last lines it wrote."""
+
+    def run(self, spec: ContainerSpec, image_id: str, *, timeout_s: int) -> RunResult:
+        """Run a container to its end and remove it, whatever happens."""
+
+    def jobs(self, instance: str) -> tuple[RunningJob, ...]:
+        """The jobs of an instance that run now."""
+
+    def remove_volumes(self, tokens: Collection[str]) -> int:
+        """Remove the caches that gitlab-runner keeps in volumes for runners with these tokens; how many."""
+
+
+class DockerEngine:
+    """A Docker Engine through docker-py."""
+
+    def __init__(self, client: docker.DockerClient, address: str) -> None:
+        """Use a client that has answered."""
+        self.client = client
+        self._address = address
+
+    @classmethod
+    def connect(cls, address: str | None = None) -> DockerEngine:
+        """The engine at `address`; see engine.connect for what it raises."""
+        from gpurig.provisioning.engine import DEFAULT_ADDRESS  # noqa: PLC0415
+
+        return cls(connect(address), address or DEFAULT_ADDRESS)
+
+    def facts(self) -> EngineFacts:
+        """What the engine can do."""
+        return engine_facts(self.client, self._address)
+
+    def image_id(self, name: str) -> str | None:
+        """The id of an image that the engine has."""
+        import docker.errors  # noqa: PLC0415 - heavy
+
+        with translated(f"looking for the image {name}"):
+            try:
+                return str(self.client.images.get(name).id)
+            except docker.errors.ImageNotFound:
+                return None
+
+    def pull(self, name: str) -> str:
+        """Get an image from its registry; its id."""
+        with translated(f"pulling the image {name}"):
+            # Without a tag docker-py would pull every tag there is.
+            last = name.rsplit("/", 1)[-1]
+            image = self.client.images.pull(name, tag=None if ":" in last or "@" in last else "latest")
+            return str(image.id)
+
+    def find(self, instance: str) -> tuple[FoundContainer, ...]:
+        """The containers of an instance, but for those of jobs."""
+        with translated("listing containers"):
+            found = self.client.containers.list(
+                all=True, filters={"label": f"{LABEL_INSTANCE}={instance}"}, ignore_removed=True
+            )
+        return tuple(
+            FoundContainer(
+                id=str(one.id),
+                name=str(one.name),
+                role=one.labels.get(LABEL_ROLE, ""),
+                spec=one.labels.get(LABEL_SPEC, ""),
+                status=str(one.status),
+                ports=_ports(one.attrs),
+            )
+            for one in found
+            if one.labels.get(LABEL_ROLE) in _OWN_ROLES
+        )
+
+    def owner_of(self, name: str) -> str | None:
+        """Which instance the container of that name belongs to: "" for a stranger's, None where there is none."""
+        container = self._get(name)
+        return None if container is None else str(container.labels.get(LABEL_INSTANCE, ""))
+
+    def create(self, spec: ContainerSpec, image_id: str) -> str:
+        """Make a container; its id. It is not started."""
+        with translated(f"creating the container {spec.name}"):
+            return str(self.client.containers.create(image_id, **spec.sdk_arguments(image_id)).id)
+
+    def start(self, container_id: str) -> None:
+        """Start it; nothing where it runs."""
+        with translated("starting a container"):
+            self.client.api.start(container_id)
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Give it another name."""
+        with translated("renaming a container"):
+            self.client.api.rename(container_id, name)
+
+    def stop(self, container_id: str, *, wait_s: int) -> None:
+        """Ask it to end, wait, then kill it; nothing where it is gone."""
+        container = self._get(container_id)
+        if container is not None:
+            with translated(f"stopping the container {container.name}"):
+                container.stop(timeout=wait_s)
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove it; nothing where it is gone."""
+        import docker.errors  # noqa: PLC0415
+
+        with translated("removing a container"), contextlib.suppress(docker.errors.NotFound):
+            self.client.api.remove_container(container_id, force=True, v=True)
+
+    def status(self, container_id: str) -> str:
+        """Its state; "gone" where there is no such container."""
+        container = self._get(container_id)
+        return "gone" if container is None else str(container.status)
+
+    def logs(self, container_id: str) -> str:
+        """The last lines it wrote."""
+        container = self._get(container_id)
+        if container is None:
+            return ""
+        with translated("reading a container's log"):
+            return bytes(container.logs(tail=20)).decode(errors="replace")
+
+    def run(self, spec: ContainerSpec, image_id: str, *, timeout_s: int) -> RunResult:
+        """Run a container to its end and remove it, whatever happens."""
+        import requests  # noqa: PLC0415
+
+        stale = self._get(spec.name)
+        if stale is not None:
+            self.remove(str(stale.id))
+        container_id = self.create(spec, image_id)
+        try:
+            self.start(container_id)
+            with translated(f"waiting for the container {spec.name}"):
+                try:
+                    ended = self.client.api.wait(container_id, timeout=timeout_s)
+                except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError) as error:
+                    raise PrerequisiteError(
+                        f"{spec.name} did not finish within {timeout_s} s",
+                        hint=f"run it by hand: docker run --rm {spec.image} {' '.join(spec.command)}",
+                    ) from error
+                output = bytes(self.client.api.logs(container_id, stdout=True, stderr=True))
+        finally:
+            self.remove(container_id)
+        return RunResult(code=int(ended.get("StatusCode", -1)), output=output.decode(errors="replace"))
+
+    def jobs(self, instance: str) -> tuple[RunningJob, ...]:
+        """The jobs of an instance that run now."""
+        with translated("listing jobs"):
+            found = self.client.containers.list(
+                filters={"label": [f"{_JOB_LABEL}.type=build", f"{LABEL_INSTANCE}={instance}"]}, ignore_removed=True
+            )
+        return tuple(
+            RunningJob(
+                job_id=one.labels.get(f"{_JOB_LABEL}.job.id", ""),
+                url=one.labels.get(f"{_JOB_LABEL}.job.url", ""),
+                project_id=one.labels.get(f"{_JOB_LABEL}.project.id", ""),
+                runner=one.labels.get(f"{_JOB_LABEL}.runner.id", ""),
+                entry=one.labels.get("gpurig.entry", ""),
+                container=str(one.name),
+            )
+            for one in found
+        )
+
+    def remove_volumes(self, tokens: Collection[str]) -> int:
+        """Remove the caches that gitlab-runner keeps in volumes for runners with these tokens; how many."""
+        import docker.errors  # noqa: PLC0415
+
+        removed = 0
+        with translated("removing cache volumes"):
+            for volume in self.client.volumes.list(filters={"label": f"{_JOB_LABEL}.managed=true"}):
+                # The label has the short form of the token.
+                short = (volume.attrs.get("Labels") or {}).get(f"{_JOB_LABEL}.runner.id", "")
+                if short and any(short in token for token in tokens):
+                    with contextlib.suppress(docker.errors.NotFound):
+                        volume.remove(force=True)
+                        removed += 1
+        return removed
+
+    def _get(self, container_id: str) -> Any:
+        import docker.errors  # noqa: PLC0415
+
+        with translated("looking at a container"):
+            try:
+                return self.client.containers.get(container_id)
+            except docker.errors.NotFound:
+                return None
+
+
+def _ports(attributes: dict[str, Any]) -> tuple[str, ...]:
+    """The addresses that `docker inspect` says are published."""
+    bindings = (attributes.get("HostConfig") or {}).get("PortBindings") or {}
+    return tuple(
+        f"{one.get('HostIp', '')}:{one.get('HostPort', '')}" for many in bindings.values() for one in many or []
+    )

@@ -1,0 +1,228 @@
+"""Runners in GitLab: created with the user's token, verified and deleted with their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpurig.common.errors import InputError, RemoteError
+from gpurig.common.gitlab_api import connect, translated
+from gpurig.provisioning.plan import RunnerSpec
+
+if TYPE_CHECKING:
+    import gitlab
+
+
+class RefusedError(RemoteError):
+    """GitLab understood and said no: it did not do what was asked."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """A runner that GitLab has just made.
+
+    Attributes:
+        expires_at: of the token; None where it never does.
+    """
+
+    id: int
+    token: str
+    expires_at: datetime | None = None
+
+
+class GitLab(Protocol):
+    """What provisioning asks of one GitLab; every method raises RemoteError where it fails."""
+
+    def check_token(self) -> None:
+        """Fail now, before anything is made, where GitLab cannot be reached or does not know the user's token."""
+
+    def create(self, spec: RunnerSpec) -> Created:
+        """Make a runner; RefusedError where it was certainly not made."""
+
+    def accepts(self, token: str) -> bool:
+        """Whether a runner with this token exists."""
+
+    def delete(self, token: str) -> None:
+        """Remove the runner with this token; nothing where there is none."""
+
+    def online(self, runner_id: int) -> bool | None:
+        """Whether GitLab has heard of the runner lately; None where the user's token may not ask."""
+
+    def find(self, spec_type: str, description: str) -> tuple[int, ...] | None:
+        """The ids of runners of that description; None where the user's token may not list them."""
+
+    def delete_by_id(self, runner_id: int) -> None:
+        """Remove a runner with the user's token; nothing where there is none."""
+
+
+class _Answer(BaseModel):
+    """GitLab's answer to `POST /user/runners`."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    id: int
+    token: str
+    token_expires_at: datetime | None = None
+
+
+# What GitLab answers to a runner's own token that it does not know (403), or whose owner is gone (422).
+_UNKNOWN_TOKEN = frozenset({403, 404, 422})
+_MAY_NOT_ASK = frozenset({401, 403, 404})
+
+
+class HttpGitLab:
+    """GitLab over HTTP."""
+
+    def __init__(self, url: str, *, token: Callable[[], str], ca_file: Path | None = None) -> None:
+        """Talk to `url`.
+
+        Args:
+            url: GitLab's address.
+            token: gives the user's token when it is needed: a second `up` needs none.
+            ca_file: the certificate authority to trust instead of the system's.
+        """
+        self._url = url
+        self._token = token
+        self._ca_file = ca_file
+
+    def _as_user(self) -> gitlab.Gitlab:
+        return connect(self._url, private_token=self._token(), ca_file=self._ca_file)
+
+    def _as_runner(self) -> gitlab.Gitlab:
+        return connect(self._url, ca_file=self._ca_file)
+
+    def check_token(self) -> None:
+        """Fail now, before anything is made, where GitLab cannot be reached or does not know the user's token."""
+        # A token of scope create_runner alone may not read the version: 403 then says that the token is known.
+        self._unless({403}, "checking the token", lambda: self._as_user().http_get("/version"))
+
+    def create(self, spec: RunnerSpec) -> Created:
+        """Make a runner; RefusedError where it was certainly not made."""
+        client = self._as_user()
+        body: dict[str, Any] = {
+            "runner_type": f"{spec.runner_type}_type",
+            "description": spec.description,
+            "tag_list": list(spec.tags),
+            "run_untagged": spec.run_untagged,
+        }
+        if spec.maintenance_note:
+            body["maintenance_note"] = spec.maintenance_note
+        if spec.runner_type != "instance":
+            body[f"{spec.runner_type}_id"] = self._number(client, spec)
+        with translated("creating the runner", self._url), _refusals("creating the runner", self._url):
+            answer = client.http_post("/user/runners", post_data=body)
+        try:
+            made = _Answer.model_validate(answer)
+        except ValidationError as error:
+            raise RemoteError(
+                f"creating the runner: {self._url} answered with something that is not GitLab's API",
+                hint="check that the URL is a GitLab, not a proxy or a login page",
+            ) from error
+        return Created(id=made.id, token=made.token, expires_at=made.token_expires_at)
+
+    def _number(self, client: gitlab.Gitlab, spec: RunnerSpec) -> int:
+        if spec.target.isdigit():
+            return int(spec.target)
+        doing = f"looking up the {spec.runner_type} {spec.target}"
+        with translated(doing, self._url), _refusals(doing, self._url, hint=_NUMBER_HINT):
+            answer = client.http_get(f"/{spec.runner_type}s/{quote(spec.target, safe='')}")
+        number = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(number, int):
+            raise RemoteError(f"{doing}: the answer has no number", hint=_NUMBER_HINT)
+        return number
+
+    def accepts(self, token: str) -> bool:
+        """Whether a runner with this token exists."""
+        return self._unless(
+            _UNKNOWN_TOKEN,
+            "verifying the runner",
+            lambda: self._as_runner().http_post("/runners/verify", post_data={"token": token}),
+        )
+
+    def delete(self, token: str) -> None:
+        """Remove the runner with this token; nothing where there is none."""
+        # In the body: a query would put the token into the server's access log.
+        self._unless(
+            _UNKNOWN_TOKEN,
+            "deleting the runner",
+            lambda: self._as_runner().http_request("delete", "/runners", post_data={"token": token}),
+        )
+
+    def online(self, runner_id: int) -> bool | None:
+        """Whether GitLab has heard of the runner lately; None where the user's token may not ask."""
+        answers: list[Any] = []
+        try:
+            client = self._as_user()
+        except InputError:
+            # No token at hand: this `up` created nothing.
+            return None
+        known = self._unless(
+            _MAY_NOT_ASK, "asking for the runner", lambda: answers.append(client.http_get(f"/runners/{runner_id}"))
+        )
+        if not known or not isinstance(answers[0], dict):
+            return None
+        return answers[0].get("status") == "online" or answers[0].get("online") is True
+
+    def find(self, spec_type: str, description: str) -> tuple[int, ...] | None:
+        """The ids of runners of that description; None where the user's token may not list them."""
+        answers: list[Any] = []
+        path = "/runners/all" if spec_type == "instance" else "/runners"
+        try:
+            client = self._as_user()
+        except InputError:
+            return None
+        known = self._unless(
+            _MAY_NOT_ASK,
+            "listing runners",
+            lambda: answers.extend(client.http_list(path, query_data={"type": f"{spec_type}_type"}, get_all=True)),
+        )
+        if not known:
+            return None
+        return tuple(
+            int(one["id"]) for one in answers if isinstance(one, dict) and one.get("description") == description
+        )
+
+    def delete_by_id(self, runner_id: int) -> None:
+        """Remove a runner with the user's token; nothing where there is none."""
+        self._unless({404}, "deleting the runner", lambda: self._as_user().http_delete(f"/runners/{runner_id}"))
+
+    def _unless(self, codes: Collection[int], doing: str, call: Callable[[], object]) -> bool:
+        """Whether `call` went well; False where GitLab answered with one of `codes`."""
+        import gitlab  # noqa: PLC0415 - heavy
+
+        with translated(doing, self._url):
+            try:
+                call()
+            except gitlab.GitlabError as error:
+                if error.response_code in codes:
+                    return False
+                raise
+        return True
+
+
+_NUMBER_HINT = "pass its number (the project's or group's main page shows it): a narrow token may not look up paths"
+
+
+@contextlib.contextmanager
+def _refusals(doing: str, url: str, *, hint: str = "") -> Iterator[None]:
+    """A RemoteError that is a refusal becomes a RefusedError, so that the caller knows that nothing was made."""
+    import gitlab  # noqa: PLC0415
+
+    try:
+        yield
+    except gitlab.GitlabError as error:
+        code = error.response_code
+        if code is None or not 400 <= code < 500:
+            raise
+        try:
+            with translated(doing, url):
+                raise
+        except RemoteError as plain:
+            raise RefusedError(plain.message, hint=hint or plain.hint) from error

@@ -1,0 +1,37 @@
+"""`gpurig down`: stop, and unregister where asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpurig.runner.commands.instance import instance_options, say_step, token_source
+
+
+@click.command(short_help="Stop; --unregister also removes the runner from GitLab.")
+@instance_options
+@click.option("--unregister", is_flag=True, help="Delete the runners in GitLab, and all files but the models.")
+@click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
+@click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket, where not that of the last up.")
+@click.option("--token-file", metavar="FILE", help="Only where an up was killed while it created a runner.")
+def down(
+    *, name: str, root: Path, unregister: bool, drain_s: int, docker_host: str | None, token_file: str | None
+) -> None:
+    """Stop the runner after its running jobs, and the exporter.
+
+    A second `gpurig up` starts them again. With --unregister the runners are
+    deleted in GitLab by their own tokens, and only the models stay.
+    """
+    from gpurig.runner.taking_down import take_down  # noqa: PLC0415 - heavy
+    from gpurig.runner.world import real_world  # noqa: PLC0415
+
+    take_down(
+        real_world(token_source(token_file)),
+        name=name,
+        root=root.absolute(),
+        docker_host=docker_host,
+        unregister=unregister,
+        drain_s=drain_s,
+        say=say_step,
+    )

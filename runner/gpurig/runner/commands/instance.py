@@ -1,0 +1,77 @@
+"""What `up`, `status` and `down` share on the command line: which instance, and the user's token."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gpurig.common.errors import InputError
+from gpurig.common.files import read_text
+from gpurig.common.terminal import harmless
+
+TOKEN_VARIABLE = "GPURIG_TOKEN"  # noqa: S105 - a name, no secret
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def instance_options(command: F) -> F:
+    """`--name` and `--root`, which say which instance is meant."""
+    command = click.option(
+        "--root",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("/"),
+        show_default=True,
+        help="Keep etc/ and var/lib/ below this folder.",
+    )(command)
+    return click.option(
+        "--name", default="gpurig", show_default=True, help="The instance's name, for several on one box."
+    )(command)
+
+
+def token_source(token_file: str | None) -> Callable[[], str]:
+    """Gives the user's token when it is needed: from the file, the environment, or a hidden prompt.
+
+    A token that is there already is looked at now, so that one of the wrong kind is refused before anything happens.
+
+    Args:
+        token_file: a path, "-" for standard input, None for none.
+
+    Raises:
+        InputError: the token is of a kind that cannot create runners; the value does not show.
+    """
+    from gpurig.provisioning.settings import check_token  # noqa: PLC0415 - pydantic is heavy
+
+    given = None
+    if token_file == "-":  # noqa: S105 - a file's name
+        given = sys.stdin.read()
+    elif token_file is not None:
+        given = read_text(Path(token_file))
+    elif TOKEN_VARIABLE in os.environ:
+        given = os.environ[TOKEN_VARIABLE]
+    known = [check_token(given)] if given is not None else []
+
+    def token() -> str:
+        if not known:
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise InputError(
+                    "a GitLab token is needed to create the runner",
+                    hint=f"--token-file FILE (or - for standard input), or the variable {TOKEN_VARIABLE}; "
+                    "its scope is create_runner",
+                )
+            known.append(check_token(click.prompt("GitLab token (scope create_runner)", hide_input=True, err=True)))
+        return known[0]
+
+    return token
+
+
+def say_step(name: str, text: str, *, to_stderr: bool = False) -> None:
+    """One step's line, folded at 80 columns."""
+    lines = textwrap.wrap(harmless(text), 68, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        click.echo(f"{name if number == 0 else '':<10}  {line}", err=to_stderr)

@@ -1,0 +1,147 @@
+"""How a box is doing: what its state, its engine and GitLab say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpurig.common.errors import ApplianceError, PrerequisiteError, RemoteError
+from gpurig.provisioning.containers import FoundContainer, RunningJob
+from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.settings import check_name
+from gpurig.provisioning.state import Registration, load_state
+from gpurig.runner.up_run import with_rotated
+from gpurig.runner.world import World
+
+
+@dataclass(frozen=True)
+class RunnerSeen:
+    """A runner of this box.
+
+    Attributes:
+        in_gitlab: "yes", "no", or why it is not known.
+    """
+
+    id: int
+    key: str
+    description: str
+    tags: tuple[str, ...]
+    url: str
+    in_gitlab: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything `status` shows.
+
+    Attributes:
+        engine_problem: why the engine could not be asked; None where it could.
+        gitlab_problem: likewise for GitLab.
+    """
+
+    runners: tuple[RunnerSeen, ...]
+    containers: tuple[FoundContainer, ...]
+    jobs: tuple[RunningJob, ...]
+    host: HostFacts
+    engine_problem: ApplianceError | None = None
+    gitlab_problem: ApplianceError | None = None
+
+
+def look_around(world: World, *, name: str, root: Path, docker_host: str | None) -> Overview:
+    """Ask everybody once; what cannot be asked is noted.
+
+    Raises:
+        PrerequisiteError: the box is not set up. InputError: the state is damaged.
+    """
+    check_name(name)
+    paths = Paths(root=root, name=name)
+    state = with_rotated(load_state(world.disk, paths), world.disk.read(paths.config))
+    if not state.registrations:
+        raise PrerequisiteError(
+            f"this box is not set up: {paths.state} names no runner",
+            hint="gpurig up --url https://gitlab.example.com --project 42 --token-file FILE",
+        )
+    containers: tuple[FoundContainer, ...] = ()
+    jobs: tuple[RunningJob, ...] = ()
+    engine_problem = None
+    try:
+        engine = world.engine(docker_host or str(state.settings.get("docker_host") or ""))
+        containers, jobs = engine.find(name), engine.jobs(name)
+    except ApplianceError as error:
+        engine_problem = error
+    ca_file = None if world.disk.missing(paths.ca_file) else paths.ca_file
+    runners = []
+    gitlab_problem: ApplianceError | None = None
+    for one in state.registrations:
+        try:
+            known = world.gitlab(one.url, ca_file).accepts(one.token)
+            runners.append(_seen(one, "yes" if known else "no"))
+        except ApplianceError as error:
+            gitlab_problem = error
+            runners.append(_seen(one, "not known"))
+    return Overview(
+        runners=tuple(runners),
+        containers=tuple(sorted(containers, key=lambda one: one.name)),
+        jobs=jobs,
+        host=world.detect(),
+        engine_problem=engine_problem,
+        gitlab_problem=gitlab_problem,
+    )
+
+
+def _seen(one: Registration, in_gitlab: str) -> RunnerSeen:
+    return RunnerSeen(
+        id=one.id, key=one.key, description=one.description, tags=one.tags, url=one.url, in_gitlab=in_gitlab
+    )
+
+
+def judge(seen: Overview) -> None:
+    """Nothing where all is well.
+
+    Raises:
+        PrerequisiteError: the engine, or a container. RemoteError: GitLab, or a runner that it does not know.
+    """
+    if seen.engine_problem is not None:
+        raise seen.engine_problem
+    if not any(one.role == "runner" and one.status == "running" for one in seen.containers):
+        raise PrerequisiteError("the runner's container does not run", hint="start it: gpurig up")
+    stopped = next((one for one in seen.containers if one.role != "selfcheck" and one.status != "running"), None)
+    if stopped is not None:
+        raise PrerequisiteError(
+            f"the container {stopped.name} is {stopped.status}", hint=f"gpurig up; its log: docker logs {stopped.name}"
+        )
+    if seen.gitlab_problem is not None:
+        raise seen.gitlab_problem
+    unknown = next((one for one in seen.runners if one.in_gitlab != "yes"), None)
+    if unknown is not None:
+        raise RemoteError(
+            f"GitLab does not know the runner #{unknown.id} any more",
+            hint="somebody deleted it there: gpurig up --token-file FILE makes a new one",
+        )
+
+
+def overview_document(seen: Overview) -> dict[str, Any]:
+    """The same as JSON; no tokens."""
+    return {
+        "version": 1,
+        "runners": [
+            {
+                "id": one.id,
+                "key": one.key,
+                "description": one.description,
+                "tags": list(one.tags),
+                "url": one.url,
+                "in_gitlab": {"yes": True, "no": False}.get(one.in_gitlab),
+            }
+            for one in seen.runners
+        ],
+        "containers": [{"name": one.name, "role": one.role, "status": one.status} for one in seen.containers],
+        "jobs": [
+            {"job_id": one.job_id, "project_id": one.project_id, "url": one.url, "container": one.container}
+            for one in seen.jobs
+        ],
+        "gpus": [{"uuid": gpu.uuid, "name": gpu.name, "backend": gpu.backend} for gpu in seen.host.gpus],
+        "problems": [one.message for one in (seen.engine_problem, seen.gitlab_problem) if one is not None],
+    }

@@ -1,0 +1,96 @@
+"""`down`: the runner stops after its jobs, and with `--unregister` nothing stays but the models."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from gpurig.provisioning.containers import Engine
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.settings import check_name
+from gpurig.provisioning.state import State, load_state, save_state
+from gpurig.runner.up_run import with_rotated
+from gpurig.runner.world import World
+
+Say = Callable[[str, str], None]
+
+
+def take_down(
+    world: World, *, name: str, root: Path, docker_host: str | None, unregister: bool, drain_s: int, say: Say
+) -> None:
+    """Stop and remove the containers; with `unregister` also the runners in GitLab, and the files.
+
+    Every part is done when it is found done: running it again goes on where it stopped.
+
+    Raises:
+        PrerequisiteError: the engine or the disk refuses. RemoteError: GitLab does; the files stay then, because the
+        tokens in them are the only way to delete the runners.
+    """
+    check_name(name)
+    paths = Paths(root=root, name=name)
+    with contextlib.ExitStack() as locks:
+        if world.disk.read(paths.state) is not None:
+            locks.enter_context(world.disk.lock(paths.config_dir))
+        state = with_rotated(load_state(world.disk, paths), world.disk.read(paths.config))
+        engine = world.engine(docker_host or str(state.settings.get("docker_host") or ""))
+        _stop(engine, name, drain_s, say)
+        if not unregister:
+            say("files", f"kept: gpurig up starts it again ({paths.config_dir})")
+            return
+        tokens = [one.token for one in (*state.registrations, *state.retired)]
+        _unregister(world, paths, state, say)
+        volumes = engine.remove_volumes(tokens) if tokens else 0
+        _remove_files(world, paths, volumes, say)
+
+
+def _stop(engine: Engine, name: str, drain_s: int, say: Say) -> None:
+    found = sorted(engine.find(name), key=lambda one: one.role != "runner")
+    for one in found:
+        jobs = engine.jobs(name) if one.role == "runner" and one.running else ()
+        if jobs:
+            say("stop", f"waiting for {len(jobs)} running job(s) to end, at most {drain_s} s")
+        engine.stop(one.id, wait_s=drain_s if one.role == "runner" else 10)
+        engine.remove(one.id)
+        say("stop", f"removed the container {one.name}")
+    if not found:
+        say("stop", "no container was there")
+
+
+def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:
+    # The copy: what `--tls-ca-file` named may be gone.
+    ca_file = None if world.disk.missing(paths.ca_file) else paths.ca_file
+    for one in (*state.registrations, *state.retired):
+        world.gitlab(one.url, ca_file).delete(one.token)
+        state = state.model_copy(
+            update={
+                "registrations": tuple(other for other in state.registrations if other != one),
+                "retired": tuple(other for other in state.retired if other != one),
+            }
+        )
+        save_state(world.disk, paths, state)
+        say("gitlab", f"deleted the runner #{one.id} at {one.url}")
+    for intent in state.intents:
+        kind = str(state.settings.get("runner_type") or "project")
+        gitlab = world.gitlab(intent.url, ca_file)
+        found = gitlab.find(kind, intent.description)
+        for runner_id in found or ():
+            gitlab.delete_by_id(runner_id)
+            say("gitlab", f"deleted the unused runner #{runner_id} at {intent.url}")
+        if found is None:
+            say("note", f'GitLab may still have an unused runner "{intent.description}": look, and delete it there')
+
+
+def _remove_files(world: World, paths: Paths, volumes: int, say: Say) -> None:
+    disk = world.disk
+    there = disk.read(paths.state) is not None or disk.read(paths.config) is not None
+    # The state last: until then another `down` knows what to do.
+    for path in (paths.ca_file.parent, paths.config, paths.system_id, paths.state):
+        disk.remove(path)
+    for folder in (paths.config_dir, paths.models, paths.data_dir):
+        disk.remove_empty(folder)
+    if volumes:
+        say("files", f"removed {volumes} cache volume(s) of jobs")
+    say("files", f"removed {paths.config_dir}" if there else "no file was there")
+    if not disk.missing(paths.models):
+        say("files", f"kept the models: {paths.models}")

@@ -1,0 +1,203 @@
+"""The steps of `up` that look, decide, build, write and prove; registering and starting have their own modules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from gpurig.common.errors import PrerequisiteError
+from gpurig.common.files import read_text
+from gpurig.common.waiting import wait_for
+from gpurig.provisioning.checks import check_ca_file, check_folders, check_hardware, check_names, check_port
+from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
+from gpurig.provisioning.container_spec import ContainerSpec
+from gpurig.provisioning.plan import Entry, backends_of, plan_box, selfcheck_spec
+from gpurig.provisioning.state import Registration
+from gpurig.runner.up_run import UpRun
+
+SELFCHECK_TIMEOUT_S = 300
+
+
+def detect(run: UpRun) -> str:
+    """What the box has."""
+    run.host = run.world.detect()
+    if not run.host.gpus:
+        return "no GPU: a CPU box"
+    names = [gpu.name or gpu.backend for gpu in run.host.gpus]
+    return f"{len(names)} GPU(s): " + ", ".join(dict.fromkeys(names))
+
+
+def check(run: UpRun) -> str:
+    """What must be true before anything is made."""
+    check_hardware(run.host, run.settings)
+    check_ca_file(run.settings)
+    check_folders(run.paths)
+    run.engine = run.world.engine(run.settings.docker_host)
+    run.engine_facts = run.engine.facts()
+    listening = {
+        port
+        for one in run.engine.find(run.settings.name)
+        if one.role == "exporter" and one.running
+        for port in one.ports
+    }
+    check_port(run.settings, ours=run.settings.metrics_listen.replace("[", "").replace("]", "") in listening)
+    return f"Docker Engine {run.engine_facts.version}, folders, ports: fine"
+
+
+def plan(run: UpRun) -> str:
+    """What the box shall become."""
+    run.load()
+    run.images = run.world.images(run.settings, backends_of(run.host, run.settings), run.engine)
+    run.plan = plan_box(
+        run.host,
+        run.engine_facts,
+        run.settings,
+        paths=run.paths,
+        box=run.world.box(run.paths),
+        images=run.images.tags(),
+    )
+    check_names(run.engine, run.plan.containers)
+    tags = ", ".join(run.plan.entries[0].runner.tags)
+    return f"{len(run.plan.entries)} runner entr{'y' if len(run.plan.entries) == 1 else 'ies'}, tags {tags}"
+
+
+def image(run: UpRun) -> str:
+    """The images: ours built, the runner's and the helper's pulled, where the engine lacks them."""
+    done = []
+    for name in filter(None, (run.plan.runner_image, run.plan.helper_image)):
+        image_id = run.engine.image_id(name)
+        if image_id is None:
+            run.say("image", f"pulling {name}")
+            image_id = run.engine.pull(name)
+            done.append(f"pulled {name}")
+        run.image_ids[name] = image_id
+    for tag in filter(None, (*run.plan.job_images, run.plan.exporter_image)):
+        if run.engine.image_id(tag) is None:
+            run.say("image", f"building {tag}; llama.cpp compiles for some minutes the first time")
+        had = run.images.ensure(tag, on_line=run.on_line)
+        run.image_ids[tag] = had.id
+        if had.built:
+            done.append(f"built {tag}")
+    if not done:
+        return "unchanged"
+    run.changes.append("image")
+    return ", ".join(done)
+
+
+def configure(run: UpRun) -> str:
+    """The runner's config.toml, the certificate authority it trusts, and the folder of models."""
+    disk, paths = run.world.disk, run.paths
+    changed = []
+    run.make_directory(paths.models, mode=0o755)
+    if run.settings.tls_ca_file is not None:
+        run.make_directory(paths.ca_file.parent, mode=0o700)
+        if run.write(paths.ca_file, read_text(run.settings.tls_ca_file), mode=0o644):
+            changed.append(paths.ca_file.name)
+    document = config_document(run.plan, {one.key: one for one in run.state.registrations})
+    present = parse_config(disk.read(paths.config) or "")
+    if present is None or not holds(present, document):
+        run.write(paths.config, render_config(document), mode=0o600)
+        changed.append(str(paths.config))
+    if not changed:
+        return "unchanged"
+    run.changes.append("configure")
+    return "wrote " + ", ".join(changed)
+
+
+def verify(run: UpRun) -> str:
+    """Prove that a job would run, and that GitLab hears from the runner."""
+    proven = dict(run.state.verified)
+    checked = []
+    for entry in run.plan.entries:
+        digest = _proof(run, entry)
+        if proven.get(entry.key) != digest:
+            _selfcheck(run, entry)
+            checked.append(entry.key)
+            proven[entry.key] = digest
+    wanted = {entry.key for entry in run.plan.entries}
+    proven = {key: value for key, value in proven.items() if key in wanted}
+    heard = _wait_online(run)
+    settings = run.settings.model_dump(mode="json")
+    if proven != run.state.verified or settings != run.state.settings:
+        before = run.state
+        run.undo.push(
+            "restoring what was proven",
+            lambda: run.save(run.state.model_copy(update={"verified": before.verified, "settings": before.settings})),
+        )
+        run.save(run.state.model_copy(update={"verified": proven, "settings": settings}))
+    if not checked:
+        return f"unchanged; {heard}"
+    run.changes.append("verify")
+    return f"a job container passed its self-check on {', '.join(checked)}; {heard}"
+
+
+def _proof(run: UpRun, entry: Entry) -> str:
+    """What the self-check depends on: the container, its image, and the drivers under it."""
+    drivers = sorted({gpu.driver for gpu in run.host.gpus if gpu.uuid in entry.gpus})
+    spec = selfcheck_spec(run.plan, entry)
+    value = json.dumps([spec.digest(run.image_ids[entry.image]), drivers, run.engine_facts.version])
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def _selfcheck(run: UpRun, entry: Entry) -> None:
+    spec = selfcheck_spec(run.plan, entry)
+    result = run.engine.run(spec, run.image_ids[entry.image], timeout_s=SELFCHECK_TIMEOUT_S)
+    if result.code == 0:
+        return
+    lines = [line.strip() for line in result.output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("gpurig-job:")]
+    reason = (errors or lines or ["it said nothing"])[-1]
+    raise PrerequisiteError(
+        f"the self-check in a job container failed with exit code {result.code}: {reason[:200]}",
+        hint=f"see it whole: docker run --rm {by_hand(spec)}",
+    )
+
+
+def by_hand(spec: ContainerSpec) -> str:
+    """The arguments of `docker run` that come closest to a self-check."""
+    wired = spec.wiring
+    options = [f"--gpus '{wired.gpus}'"] if wired.gpus else []
+    options += [f"--device {path}" for path in wired.devices]
+    options += [f"--group-add {gid}" for gid in wired.group_add]
+    return " ".join([*options, spec.image, *spec.command])
+
+
+def _wait_online(run: UpRun) -> str:
+    """Wait until GitLab says that every runner is online, or, where the token may not ask, that its process is up."""
+    runner = next(one for one in run.engine.find(run.settings.name) if one.role == "runner")
+    registrations = [one for one in run.state.registrations if one.key in {entry.key for entry in run.plan.entries}]
+    answer = wait_for(
+        lambda: _heard(run, runner.id, registrations),
+        timeout_s=run.online_s,
+        interval_s=0.5,
+        clock=run.world.clock,
+    )
+    if answer is not None:
+        return answer
+    status = run.engine.status(runner.id)
+    said = run.engine.logs(runner.id).strip().splitlines()
+    raise PrerequisiteError(
+        f"GitLab did not hear from the runner within {run.online_s:g} s (its container is {status}"
+        + (f", and said: {said[-1][:200]})" if said else ")"),
+        hint=f"docker logs {runner.name}",
+    )
+
+
+def _heard(run: UpRun, container_id: str, registrations: list[Registration]) -> str | None:
+    if run.engine.status(container_id) != "running":
+        return None
+    answers = [run.gitlab().online(one.id) for one in registrations]
+    if all(answer is True for answer in answers):
+        return "GitLab says: online"
+    # gitlab-runner writes its system id when it has read its configuration.
+    if None in answers and False not in answers and run.world.disk.read(run.paths.system_id) is not None:
+        return "the runner is up (this token may not ask GitLab whether it is online)"
+    return None
+
+
+def report(run: UpRun) -> str:
+    """What the user has now."""
+    ids = ", ".join(f"#{one.id}" for one in run.state.registrations)
+    if not run.changes:
+        return f"nothing to change: runner {ids} at {run.settings.url} is set up"
+    return f"runner {ids} at {run.settings.url} takes jobs tagged {', '.join(run.plan.entries[0].runner.tags)}"
