@@ -37,6 +37,9 @@ def _prepare(run: UpRun) -> None:
     disk, paths = run.world.disk, run.paths
     run.make_directory(paths.config_dir, mode=0o700)
     run.locks.enter_context(disk.lock(paths.config_dir))
+    if disk.read(paths.system_id) is None:
+        # The runner's process writes it, whatever becomes of this run.
+        run.undo.push(f"removing {paths.system_id}", functools.partial(disk.remove, paths.system_id))
     # Another run may have ended between the plan and the lock.
     run.load()
     if disk.read(paths.state) is None:
@@ -84,7 +87,7 @@ def _create(run: UpRun, entry: Entry) -> None:
     retired = (*run.state.retired, before) if before else run.state.retired
     run.save(
         _without_intent(run.state, intent).model_copy(
-            update={"registrations": (*others, registration), "retired": retired}
+            update={"registrations": _in_order(*others, registration), "retired": retired}
         )
     )
 
@@ -95,7 +98,7 @@ def _uncreate(run: UpRun, registration: Registration, before: Registration | Non
     retired = tuple(one for one in run.state.retired if one != before)
     run.save(
         run.state.model_copy(
-            update={"registrations": (*kept, before) if before else kept, "retired": retired},
+            update={"registrations": _in_order(*kept, before) if before else kept, "retired": retired},
         )
     )
 
@@ -133,6 +136,11 @@ def _settle(run: UpRun, intent: Intent) -> None:
         if runner_id not in known:
             run.gitlab(intent.url).delete_by_id(runner_id)
     run.save(_without_intent(run.state, intent))
+
+
+def _in_order(*registrations: Registration) -> tuple[Registration, ...]:
+    """By entry, so that a state that was taken back is the state that was."""
+    return tuple(sorted(registrations, key=lambda one: one.key))
 
 
 def _without_intent(state: State, intent: Intent) -> State:

@@ -164,7 +164,8 @@ def by_hand(spec: ContainerSpec) -> str:
 
 def _wait_online(run: UpRun) -> str:
     """Wait until GitLab says that every runner is online, or, where the token may not ask, that its process is up."""
-    runner = next(one for one in run.engine.find(run.settings.name) if one.role == "runner")
+    name = next(spec.name for spec in run.plan.containers if spec.role == "runner")
+    runner = next(one for one in run.engine.find(run.settings.name) if one.name == name)
     registrations = [one for one in run.state.registrations if one.key in {entry.key for entry in run.plan.entries}]
     answer = wait_for(
         lambda: _heard(run, runner.id, registrations),

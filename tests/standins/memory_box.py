@@ -1,0 +1,388 @@
+"""A whole box in memory: a disk, an engine and a GitLab that behave as the real ones do for `up` and `down`.
+
+They are complete implementations of the interfaces that provisioning uses, so that a test may let any single call fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gpurig.common.errors import PrerequisiteError, RemoteError
+from gpurig.provisioning.container_spec import ContainerSpec
+from gpurig.provisioning.containers import FoundContainer, RunningJob, RunResult
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import Backend, Gpu, HostFacts
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.plan import Box, ImageTags, RunnerSpec
+from gpurig.provisioning.runners import Created
+from gpurig.provisioning.settings import Settings, make_settings
+from gpurig.runner.up_run import UpRun
+from gpurig.runner.world import HadImage, World
+
+URL = "https://gitlab.example.com"
+ROOT = Path("/box")
+
+
+class MemoryDisk:
+    """Files and folders in two dictionaries."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, tuple[str, int]] = {}
+        self.folders: set[Path] = {Path("/")}
+
+    def read(self, path: Path) -> str | None:
+        return self.files[path][0] if path in self.files else None
+
+    def write(self, path: Path, text: str, *, mode: int) -> None:
+        if path.parent not in self.folders:
+            raise PrerequisiteError(f"cannot write {path}: no such folder")
+        self.files[path] = (text, mode)
+
+    def remove(self, path: Path) -> None:
+        self.files = {one: value for one, value in self.files.items() if path not in (one, *one.parents)}
+        self.folders = {one for one in self.folders if path not in (one, *one.parents)}
+
+    def missing(self, path: Path) -> tuple[Path, ...]:
+        return tuple(one for one in (path, *path.parents) if one not in self.folders and one not in self.files)
+
+    def make_directory(self, path: Path, *, mode: int) -> None:
+        self.folders.update((path, *path.parents))
+
+    def lock(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def remove_empty(self, path: Path) -> None:
+        if not any(one.parent == path for one in (*self.files, *self.folders)):
+            self.folders.discard(path)
+
+
+@dataclass(frozen=True)
+class MemoryContainer:
+    """A container that the engine has."""
+
+    id: str
+    name: str
+    spec: ContainerSpec
+    digest: str
+    status: str
+
+
+class MemoryEngine:
+    """Containers and images in dictionaries; names are unique, as on an engine."""
+
+    def __init__(self, facts: EngineFacts) -> None:
+        self.described = facts
+        self.images: dict[str, str] = {}
+        self.containers: dict[str, MemoryContainer] = {}
+        self.running_jobs: tuple[RunningJob, ...] = ()
+        self.runs: list[ContainerSpec] = []
+        self.run_result = RunResult(0, '{"ok": true}')
+        self.stopped: list[tuple[str, int]] = []
+        self.on_start: Callable[[ContainerSpec], None] = lambda _: None
+        self._numbers = itertools.count(1)
+
+    def facts(self) -> EngineFacts:
+        return self.described
+
+    def image_id(self, name: str) -> str | None:
+        return self.images.get(name)
+
+    def pull(self, name: str) -> str:
+        return self.images.setdefault(name, f"sha256:{name}")
+
+    def find(self, instance: str) -> tuple[FoundContainer, ...]:
+        return tuple(
+            FoundContainer(
+                one.id,
+                one.name,
+                one.spec.role,
+                one.digest,
+                one.status,
+                tuple(f"{port.address}:{port.host}" for port in one.spec.ports),
+            )
+            for one in self.containers.values()
+            if one.spec.instance == instance
+        )
+
+    def owner_of(self, name: str) -> str | None:
+        return next((one.spec.instance for one in self.containers.values() if one.name == name), None)
+
+    def create(self, spec: ContainerSpec, image_id: str) -> str:
+        if self.owner_of(spec.name) is not None:
+            raise PrerequisiteError(f"the name {spec.name} is in use")
+        container_id = f"c{next(self._numbers)}"
+        self.containers[container_id] = MemoryContainer(container_id, spec.name, spec, spec.digest(image_id), "created")
+        return container_id
+
+    def start(self, container_id: str) -> None:
+        self._change(container_id, status="running")
+        self.on_start(self.containers[container_id].spec)
+
+    def rename(self, container_id: str, name: str) -> None:
+        if self.owner_of(name) is not None:
+            raise PrerequisiteError(f"the name {name} is in use")
+        self._change(container_id, name=name)
+
+    def stop(self, container_id: str, *, wait_s: int) -> None:
+        if container_id in self.containers:
+            self.stopped.append((self.containers[container_id].name, wait_s))
+            self._change(container_id, status="exited")
+
+    def remove(self, container_id: str) -> None:
+        self.containers.pop(container_id, None)
+
+    def status(self, container_id: str) -> str:
+        return self.containers[container_id].status if container_id in self.containers else "gone"
+
+    def logs(self, container_id: str) -> str:
+        return "a line\n" if container_id in self.containers else ""
+
+    def run(self, spec: ContainerSpec, image_id: str, *, timeout_s: int) -> RunResult:
+        self.runs.append(spec)
+        return self.run_result
+
+    def jobs(self, instance: str) -> tuple[RunningJob, ...]:
+        return self.running_jobs
+
+    def remove_volumes(self, tokens: Collection[str]) -> int:
+        return 0
+
+    def _change(self, container_id: str, **values: Any) -> None:
+        if container_id not in self.containers:
+            raise PrerequisiteError("no such container")
+        self.containers[container_id] = replace(self.containers[container_id], **values)
+
+
+class MemoryGitLab:
+    """Runners by id; `may_list` is a token of a wider scope than create_runner."""
+
+    def __init__(self, online: Callable[[int], bool], *, may_list: bool = True) -> None:
+        self.runners: dict[int, tuple[str, RunnerSpec]] = {}
+        self.may_list = may_list
+        self._online = online
+        self._numbers = itertools.count(1)
+
+    def check_token(self) -> None:
+        return
+
+    def create(self, spec: RunnerSpec) -> Created:
+        number = next(self._numbers)
+        self.runners[number] = (f"glrt-{number:020}", spec)
+        return Created(id=number, token=self.runners[number][0])
+
+    def accepts(self, token: str) -> bool:
+        return any(token == known for known, _ in self.runners.values())
+
+    def delete(self, token: str) -> None:
+        self.runners = {number: one for number, one in self.runners.items() if one[0] != token}
+
+    def online(self, runner_id: int) -> bool | None:
+        return self._online(runner_id) if self.may_list else None
+
+    def find(self, spec_type: str, description: str) -> tuple[int, ...] | None:
+        if not self.may_list:
+            return None
+        return tuple(number for number, (_, spec) in self.runners.items() if spec.description == description)
+
+    def delete_by_id(self, runner_id: int) -> None:
+        self.runners.pop(runner_id, None)
+
+
+class MemoryImages:
+    """Images whose names are known, and that are built in no time."""
+
+    def __init__(self, engine: MemoryEngine, backends: Sequence[Backend], version: str) -> None:
+        self._engine = engine
+        self._tags = ImageTags(
+            job={one: f"gpurig-job-{one}:{version}" for one in backends}, exporter=f"gpurig-exporter:{version}"
+        )
+
+    def tags(self) -> ImageTags:
+        return self._tags
+
+    def ensure(self, tag: str, *, on_line: Callable[[str], None]) -> HadImage:
+        built = tag not in self._engine.images
+        return HadImage(id=self._engine.pull(tag), built=built)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing it wanted to do after this happens."""
+
+
+@dataclass
+class Faults:
+    """Lets one call of all that are counted go wrong.
+
+    Attributes:
+        at: which call, from 0; -1 for none.
+        after: the call is done before it fails: its answer is lost.
+        kill: the process dies there, and no call after it happens.
+        calls: what was called, in order.
+    """
+
+    at: int = -1
+    after: bool = False
+    kill: bool = False
+    calls: list[str] = field(default_factory=list)
+    dead: bool = False
+
+    def wrap(self, target: Any, name: str, error: type[Exception]) -> Any:
+        """`target` with every method counted."""
+        return _Counted(self, target, name, error)
+
+    def call(self, name: str, error: type[Exception], method: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Do one call, or not."""
+        if self.dead:
+            raise Killed
+        number = len(self.calls)
+        self.calls.append(name)
+        if number != self.at:
+            return method(*given, **named)
+        if self.after:
+            method(*given, **named)
+        if self.kill:
+            self.dead = True
+            raise Killed
+        raise error(f"{name} failed because the test wants it")
+
+
+class _Counted:
+    def __init__(self, faults: Faults, target: Any, name: str, error: type[Exception]) -> None:
+        self._faults, self._target, self._name, self._error = faults, target, name, error
+
+    def __getattr__(self, method: str) -> Any:
+        real = getattr(self._target, method)
+        if method == "lock" or not callable(real):
+            return real
+
+        def counted(*given: Any, **named: Any) -> Any:
+            return self._faults.call(f"{self._name}.{method}", self._error, real, *given, **named)
+
+        return counted
+
+
+@dataclass
+class InstantClock:
+    """A clock on which waiting takes no time."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def two_gpus() -> HostFacts:
+    """A box with two cards."""
+    return HostFacts(
+        gpus=tuple(
+            Gpu("cuda", f"GPU-{n}", "NVIDIA GeForce RTX 4090", f"0000:0{n}:00.0", 24564 * 2**20, arch="sm-89")
+            for n in (1, 2)
+        )
+    )
+
+
+class MemoryBox:
+    """A box on which `up` and `down` run without touching anything."""
+
+    def __init__(self, host: HostFacts | None = None, *, may_list: bool = True) -> None:
+        self.host = host if host is not None else two_gpus()
+        self.disk = MemoryDisk()
+        self.engine = MemoryEngine(
+            EngineFacts(
+                address="unix:///var/run/docker.sock",
+                version="26.1.5",
+                cdi=True,
+                cdi_devices=("nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"),
+            )
+        )
+        self.paths = Paths(root=ROOT)
+        self.gitlab = MemoryGitLab(self._online, may_list=may_list)
+        self.version = "1"
+        self.engine.on_start = self._started
+
+    def _started(self, spec: ContainerSpec) -> None:
+        """gitlab-runner writes its system id when it has read its configuration."""
+        if spec.role == "runner":
+            self.disk.write(self.paths.system_id, "r_1", mode=0o600)
+
+    def _online(self, runner_id: int) -> bool:
+        config = self.disk.read(self.paths.config) or ""
+        up = any(one.spec.role == "runner" and one.status == "running" for one in self.engine.containers.values())
+        return up and f"id = {runner_id}\n" in config
+
+    def world(self, faults: Faults | None = None) -> World:
+        """The box's world, one call of which may fail."""
+        broken = faults or Faults()
+        engine = broken.wrap(self.engine, "engine", PrerequisiteError)
+        gitlab = broken.wrap(self.gitlab, "gitlab", RemoteError)
+        images = broken.wrap(_Factory(self), "images", PrerequisiteError)
+
+        def make_images(_settings: Settings, backends: Sequence[Backend], _engine: Any) -> Any:
+            return broken.wrap(images.make(backends), "images", PrerequisiteError)
+
+        return World(
+            detect=lambda: self.host,
+            engine=lambda _: engine,
+            gitlab=lambda _url, _ca: gitlab,
+            images=make_images,
+            box=lambda _: Box("ada", "12345678"),
+            disk=broken.wrap(self.disk, "disk", PrerequisiteError),
+            clock=InstantClock(),
+            now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        )
+
+    def settings(self, **given: Any) -> Settings:
+        """Settings as a user would give them."""
+        return make_settings({"url": URL, "runner_type": "project", "target": "42", "metrics_listen": "off", **given})
+
+    def run(self, faults: Faults | None = None, **given: Any) -> UpRun:
+        """A run of `up` on this box; its lines are in `said`."""
+        return UpRun(self.world(faults), self.settings(**given), self.paths, say=lambda *_: None, drain_s=5)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that lasts, with what differs from run to run (numbers, tokens) replaced by names."""
+        return {
+            "gitlab": sorted((spec.description, spec.tags) for _, spec in self.gitlab.runners.values()),
+            "containers": sorted((one.name, one.digest, one.status) for one in self.engine.containers.values()),
+            "files": {
+                str(path): (self._without_numbers(text), mode) for path, (text, mode) in sorted(self.disk.files.items())
+            },
+            "folders": sorted(str(folder) for folder in self.disk.folders),
+        }
+
+    def _without_numbers(self, text: str) -> str:
+        for number, (token, spec) in self.gitlab.runners.items():
+            text = text.replace(token, f"<token of {spec.description}>")
+            text = re.sub(rf'(\bid = |"id": ){number}\b', rf"\g<1><number of {spec.description}>", text)
+        return text
+
+    def orphans(self) -> list[int]:
+        """Runners in GitLab whose token no file of the box has."""
+        state = json.loads(self.disk.read(self.paths.state) or "{}")
+        known = {one["id"] for kind in ("registrations", "retired") for one in state.get(kind, [])}
+        return [number for number in self.gitlab.runners if number not in known]
+
+
+class _Factory:
+    def __init__(self, box: MemoryBox) -> None:
+        self._box = box
+
+    def make(self, backends: Sequence[Backend]) -> MemoryImages:
+        return MemoryImages(self._box.engine, backends, self._box.version)
+
+
+def every_fault(total: int) -> Iterator[Faults]:
+    """Every way in which one of `total` calls can go wrong."""
+    for number, after, kill in itertools.product(range(total), (False, True), (False, True)):
+        yield Faults(at=number, after=after, kill=kill)
