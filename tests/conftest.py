@@ -12,7 +12,7 @@ from standins.missing import missing
 if TYPE_CHECKING:
     import docker
 
-pytest_plugins = ["standins.fixtures"]
+pytest_plugins = ["standins.fixtures", "standins.nvml.fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -195,11 +195,29 @@ def _judge_parts(card: NvmlDevice, label: str, reading: NvmlReading) -> tuple[li
         if part.memory_bytes is None:
             problems.append(_no_memory(name))
         gpus.append(_gpu(part, reading, memory=part.memory_bytes, card=card))
+    problems += _shared_memory(card)
     if not card.parts:
         message = f"{label} is in MIG mode and has no parts, so nothing can run on it"
         hint = f"make parts (nvidia-smi mig -cgi …-C) or leave MIG mode (nvidia-smi -i {card.index} -mig 0)"
         problems.append(Problem("nvml", message, hint, unusable=True))
     return gpus, problems
+
+
+def _shared_memory(card: NvmlDevice) -> list[Problem]:
+    """Compute instances of one GPU instance divide its processors, not its memory."""
+    owners: dict[int, list[str]] = {}
+    for part in card.parts:
+        if part.instance is not None:
+            owners.setdefault(part.instance, []).append(part.index)
+    return [
+        Problem(
+            "nvml",
+            f"MIG parts {', '.join(parts)} share the memory of GPU instance {instance}: each is tagged with all of it",
+            "give each part a GPU instance of its own, or run one job at a time on them",
+        )
+        for instance, parts in owners.items()
+        if len(parts) > 1
+    ]
 
 
 def _gpu(

@@ -51,6 +51,7 @@ class NvmlDevice:
         compute: compute capability, (8, 9).
         mig_enabled: the card is in MIG mode: it runs nothing itself, its parts do.
         parts: the card's MIG parts.
+        instance: a part's GPU instance, which owns its memory; None for a card or where refused.
         failure: the device as a whole cannot be used.
         refused: (field, failure) for each field refused for another reason than that it is not supported.
     """
@@ -63,6 +64,7 @@ class NvmlDevice:
     compute: tuple[int, int] | None = None
     mig_enabled: bool = False
     parts: tuple[NvmlDevice, ...] = ()
+    instance: int | None = None
     failure: NvmlFailure | None = None
     refused: tuple[tuple[str, NvmlFailure], ...] = ()
 
@@ -228,6 +230,7 @@ def _read_parts(nvml: Any, card: Any, index: int, card_fields: _Fields) -> tuple
                 uuid=text(fields.ask("UUID", nvml.nvmlDeviceGetUUID, handle) or ""),
                 name=text(fields.ask("name", nvml.nvmlDeviceGetName, handle) or ""),
                 memory_bytes=(int(memory.total) or None) if memory else None,
+                instance=fields.ask("GPU instance", nvml.nvmlDeviceGetGpuInstanceId, handle),
                 failure=fields.gone,
                 refused=tuple(fields.refused),
             )

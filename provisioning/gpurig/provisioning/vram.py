@@ -7,7 +7,7 @@ GIB = 1024**3
 # The sizes cards are sold in, in GiB. 2, 3, 5 and 11 are old cards (Quadro P400, GTX 1060, Quadro P2000, RTX 2080 Ti),
 # 94 the H100 NVL, 141 the H200, 180 the B200, 192 the MI300X, 288 the MI355X.
 CLASSES_GB = (
-    2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 36, 40, 48, 64, 72, 80, 94, 96, 128, 141, 144, 180, 192, 256, 288,
+    2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 72, 80, 94, 96, 128, 141, 144, 180, 192, 256, 288,
 )  # fmt: skip
 
 # What a driver may keep for itself of a class. GDDR cards with ECC give 1/16 (6.25 %) to it and the driver takes a
