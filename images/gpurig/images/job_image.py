@@ -43,7 +43,10 @@ def plan_job_image(
     """
     dockerfile = _DOCKERFILES.get(backend)
     if dockerfile is None:
-        raise InputError(f"there is no job image for the backend {backend!r}", hint="known: " + ", ".join(_DOCKERFILES))
+        raise InputError(
+            f"there is no job image for the backend {backend!r}",
+            hint=f"known: {', '.join(_DOCKERFILES)}; gpurig up --cpu makes a CPU runner whatever GPUs are there",
+        )
     if cpu_target not in get_args(CpuTarget):
         raise InputError(f"unknown CPU target {cpu_target!r}", hint="known: " + ", ".join(get_args(CpuTarget)))
     lock = asset_file("gpurig.images", _LOCK)

@@ -1,0 +1,205 @@
+"""What the sources make of a device's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pynvml
+import pytest
+from gpurig.provisioning.facts import Gpu, HostFacts, Problem
+from gpurig.runner.exporter.amd import AmdSource
+from gpurig.runner.exporter.figures import Figures, SourceError
+from gpurig.runner.exporter.inventory import Inventory
+from gpurig.runner.exporter.nvidia import NvidiaSource
+from gpurig.runner.exporter.runner_facts import read_runner_facts
+
+
+def _gpu(backend="rocm", uuid="u", pci="0000:03:00.0", *, unified=False) -> Gpu:
+    return Gpu(backend=backend, uuid=uuid, name="", pci_address=pci, memory_bytes=None, unified=unified)
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path):
+    """Writes files of the card 0000:03:00.0; gives the root."""
+    device = tmp_path / "sys/bus/pci/devices/0000:03:00.0"
+
+    def write(**files) -> Path:
+        for name, text in files.items():
+            path = device / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n", encoding="ascii")
+        return tmp_path
+
+    return write
+
+
+def test_amd_units_become_base_units(sysfs):
+    root = sysfs(
+        mem_info_vram_used=123456,
+        gpu_busy_percent=42,
+        hwmon__hwmon3__temp1_input=51000,
+        hwmon__hwmon3__power1_average=98500000,
+        hwmon__hwmon3__power1_cap=303000000,
+    )
+    assert AmdSource(root).read([_gpu()]) == {
+        "u": Figures(
+            memory_used_bytes=123456,
+            utilization_ratio=0.42,
+            temperature_celsius=51.0,
+            power_watts=98.5,
+            power_limit_watts=303.0,
+        )
+    }
+
+
+def test_a_card_without_average_power_tells_its_momentary_one(sysfs):
+    root = sysfs(mem_info_vram_used=1, hwmon__hwmon0__power1_input=5000000)
+    assert AmdSource(root).read([_gpu()])["u"].power_watts == 5.0
+
+
+def test_on_an_apu_memory_in_use_counts_what_lies_in_system_memory(sysfs):
+    root = sysfs(mem_info_vram_used=100, mem_info_gtt_used=4000)
+    assert AmdSource(root).read([_gpu(unified=True)])["u"].memory_used_bytes == 4100
+    assert AmdSource(root).read([_gpu()])["u"].memory_used_bytes == 100
+
+
+def test_an_unreadable_file_costs_its_own_field_only(sysfs):
+    root = sysfs(mem_info_vram_used="nonsense", gpu_busy_percent=7)
+    assert AmdSource(root).read([_gpu()])["u"] == Figures(utilization_ratio=0.07)
+
+
+def test_an_amd_card_whose_device_is_gone_is_lost(tmp_path):
+    assert AmdSource(tmp_path).read([_gpu()])["u"].lost == "no PCI device 0000:03:00.0"
+
+
+def test_a_source_reads_only_its_own_vendors_cards(sysfs):
+    assert AmdSource(sysfs(gpu_busy_percent=1)).read([_gpu(backend="cuda")]) == {}
+    assert NvidiaSource().read([_gpu()]) == {}
+
+
+class Nvml:
+    """Replaces NVML's functions in the binding; a value that is an error is raised."""
+
+    def __init__(self, monkeypatch):
+        memory = type("Memory", (), {"used": 3 * 1024**3})()
+        rates = type("Rates", (), {"gpu": 50})()
+        self.starts = 0
+        self.answers = {
+            "nvmlInit": None,
+            "nvmlShutdown": None,
+            "nvmlDeviceGetHandleByUUID": "handle",
+            "nvmlDeviceGetMemoryInfo": memory,
+            "nvmlDeviceGetUtilizationRates": rates,
+            "nvmlDeviceGetTemperature": 66,
+            "nvmlDeviceGetPowerUsage": 201500,
+            "nvmlDeviceGetEnforcedPowerLimit": 450000,
+        }
+        for name in self.answers:
+            monkeypatch.setattr(pynvml, name, lambda *_arguments, name=name: self._answer(name))
+
+    def _answer(self, name):
+        self.starts += name == "nvmlInit"
+        answer = self.answers[name]
+        if isinstance(answer, pynvml.NVMLError):
+            raise answer
+        return answer
+
+    def fail(self, name, code):
+        self.answers[name] = pynvml.NVMLError(code)
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    return Nvml(monkeypatch)
+
+
+CARD = _gpu(backend="cuda")
+ALL = Figures(
+    memory_used_bytes=3 * 1024**3,
+    utilization_ratio=0.5,
+    temperature_celsius=66.0,
+    power_watts=201.5,
+    power_limit_watts=450.0,
+)
+
+
+def test_nvidia_units_become_base_units(nvml):
+    assert NvidiaSource().read([CARD]) == {"u": ALL}
+
+
+@pytest.mark.parametrize(
+    ("function", "field"),
+    [
+        ("nvmlDeviceGetMemoryInfo", "memory_used_bytes"),
+        ("nvmlDeviceGetUtilizationRates", "utilization_ratio"),
+        ("nvmlDeviceGetTemperature", "temperature_celsius"),
+        ("nvmlDeviceGetPowerUsage", "power_watts"),
+        ("nvmlDeviceGetEnforcedPowerLimit", "power_limit_watts"),
+    ],
+)
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_UNKNOWN])
+def test_every_nvidia_field_may_be_missing_on_its_own(nvml, function, field, code):
+    nvml.fail(function, code)
+    figures = NvidiaSource().read([CARD])["u"]
+    assert getattr(figures, field) is None
+    assert sum(getattr(figures, name) is None for name in vars(ALL)) == 1
+
+
+@pytest.mark.parametrize(
+    "function", ["nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetPowerUsage"]
+)
+def test_a_lost_nvidia_gpu_has_nvmls_words(nvml, function):
+    nvml.fail(function, pynvml.NVML_ERROR_GPU_IS_LOST)
+    assert NvidiaSource().read([CARD]) == {"u": Figures(lost="GPU is lost")}
+
+
+def test_a_driver_that_went_away_fails_the_source_and_is_looked_for_again(nvml):
+    source = NvidiaSource()
+    assert source.read([CARD]) == {"u": ALL}
+    nvml.fail("nvmlDeviceGetHandleByUUID", pynvml.NVML_ERROR_UNINITIALIZED)
+    with pytest.raises(SourceError, match="Uninitialized"):
+        source.read([CARD])
+    nvml.answers["nvmlDeviceGetHandleByUUID"] = "handle"
+    assert source.read([CARD]) == {"u": ALL}
+    assert nvml.starts == 2
+
+
+def test_nvml_is_initialised_once_while_it_works(nvml):
+    source = NvidiaSource()
+    source.read([CARD])
+    source.read([CARD])
+    assert nvml.starts == 1
+
+
+def test_a_broken_driver_fails_the_source_instead_of_showing_no_gpus():
+    known = Inventory(lambda: HostFacts(problems=(Problem("nvml", "version mismatch"),))).read()
+    with pytest.raises(SourceError, match="version mismatch"):
+        known.require("cuda")
+    assert known.require("rocm") == []
+
+
+def test_a_numbers_owner_never_changes_when_cards_come_and_go():
+    a, b, c = (_gpu(uuid=name) for name in "abc")
+    seen = iter([(a, b), (b,), (c, b), (a, b, c)])
+    inventory = Inventory(lambda: HostFacts(gpus=next(seen)))
+    numbers = [{known.gpu.uuid: (known.index, known.present) for known in inventory.read().gpus} for _ in range(4)]
+    assert numbers == [
+        {"a": (0, True), "b": (1, True)},
+        {"a": (0, False), "b": (1, True)},
+        {"a": (0, False), "b": (1, True), "c": (2, True)},
+        {"a": (0, True), "b": (1, True), "c": (2, True)},
+    ]
+
+
+def test_no_state_file_is_no_runner_facts(tmp_path):
+    assert read_runner_facts(tmp_path, "gpurig") is None
+
+
+def test_a_damaged_state_file_fails_the_collector_without_showing_its_content(tmp_path):
+    path = tmp_path / "etc/gpurig/state.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"version": 1, "registrations": [{"token": "glrt-secret"}]}', encoding="utf-8")
+    with pytest.raises(SourceError) as caught:
+        read_runner_facts(tmp_path, "gpurig")
+    assert "damaged" in str(caught.value)
+    assert "glrt-secret" not in str(caught.value)

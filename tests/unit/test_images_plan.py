@@ -1,0 +1,173 @@
+"""An image's tag is its content: any input changes it, the way to the package index does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.images.context import ContextFile
+from gpurig.images.job_image import DEFAULT_BASE_IMAGE, MODELS_FOLDER, checked_base, locked_version, plan_job_image
+from gpurig.images.plan import LABEL_HASH, ImagePlan, Transport, plan_image
+from gpurig.runner.exporter.image import plan_exporter_image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BASE = {
+    "name": "gpurig-thing",
+    "title": "a thing",
+    "dockerfile": "Dockerfile",
+    "files": (ContextFile("Dockerfile", b"FROM scratch\n"), ContextFile("a.py", b"1")),
+    "build_args": {"BASE_IMAGE": "python:3.12"},
+    "labels": {"backend": "cpu"},
+    "transport": Transport(),
+}
+
+
+def _plan(**changes) -> ImagePlan:
+    return plan_image(**{**BASE, **changes})
+
+
+def test_equal_inputs_give_an_equal_plan():
+    assert _plan() == _plan()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "gpurig-other"},
+        {"title": "another thing"},
+        {"files": (ContextFile("Dockerfile", b"FROM scratch\n"), ContextFile("a.py", b"2"))},
+        {"files": (ContextFile("Dockerfile", b"FROM scratch \n"), ContextFile("a.py", b"1"))},
+        {"files": (ContextFile("Dockerfile", b"FROM scratch\n"), ContextFile("b.py", b"1"))},
+        {"build_args": {"BASE_IMAGE": "python:3.13"}},
+        {"build_args": {"BASE_IMAGE": "python:3.12", "CPU_TARGET": "x86-64-v2"}},
+        {"labels": {"backend": "cuda"}},
+        {"folders": ("models",)},
+    ],
+    ids=str,
+)
+def test_every_input_changes_the_tag(change):
+    assert _plan(**change).tag != _plan().tag
+
+
+def test_the_way_to_the_index_changes_the_build_and_not_the_tag(tmp_path):
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    behind_proxy = _plan(
+        transport=Transport(
+            pip_index_url="https://mirror.example/simple", http_proxy="http://proxy:3128", ca_bundle=bundle
+        )
+    )
+    assert behind_proxy.tag == _plan().tag
+    assert behind_proxy.build_args["PIP_INDEX_URL"] == "https://mirror.example/simple"
+    # apt reads the one, requests the other.
+    assert behind_proxy.build_args["HTTP_PROXY"] == behind_proxy.build_args["http_proxy"] == "http://proxy:3128"
+    with tarfile.open(fileobj=io.BytesIO(behind_proxy.context)) as archive:
+        assert "ca-bundle.pem" in archive.getnames()
+
+
+def test_the_hash_label_begins_with_the_tags_hash():
+    plan = _plan()
+    assert plan.labels[LABEL_HASH].startswith(plan.tag.partition(":")[2])
+    assert re.fullmatch(r"[0-9a-f]{64}", plan.labels[LABEL_HASH])
+
+
+def test_a_plan_cannot_be_changed():
+    plan = _plan()
+    with pytest.raises(TypeError):
+        plan.build_args["BASE_IMAGE"] = "other"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.tag = "other"
+
+
+@pytest.mark.parametrize("url", ["https://user:hunter2@mirror.example/simple", "https://hunter2@mirror.example/simple"])
+def test_an_index_url_with_a_password_is_refused_without_showing_it(url):
+    with pytest.raises(InputError) as caught:
+        _plan(transport=Transport(pip_index_url=url))
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a certificate", b"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n"]
+)
+def test_a_ca_bundle_that_is_none_or_holds_a_key_is_refused(tmp_path, content):
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(content)
+    with pytest.raises(InputError, match="no bundle"):
+        _plan(transport=Transport(ca_bundle=bundle))
+
+
+def test_the_job_image_holds_the_job_programs_and_nothing_of_the_host():
+    plan = plan_job_image("cpu")
+    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+        names = set(archive.getnames())
+    assert {"Dockerfile.cpu", "requirements/job.lock", "evaljobs/gpurig/evaljobs/selfcheck.py", MODELS_FOLDER} <= names
+    assert not {name for name in names if name.startswith(("runner", "provisioning", "images", "tests"))}
+
+
+def test_every_path_that_a_dockerfile_copies_is_in_its_context():
+    for plan in (plan_job_image("cpu"), plan_exporter_image()):
+        with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+            names = set(archive.getnames())
+            dockerfile = archive.extractfile(plan.dockerfile).read().decode()
+        copies = re.findall(r"^COPY (?!--from)(.*)$", dockerfile, flags=re.MULTILINE)
+        assert copies
+        for copy in copies:
+            for source in copy.split()[:-1]:
+                assert source in names or source == "ca-bundle.pe[m]"
+
+
+def test_the_exporter_image_holds_no_models_and_no_job_programs():
+    plan = plan_exporter_image()
+    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+        names = archive.getnames()
+    assert "runner/gpurig/runner/exporter/serve.py" in names
+    assert not [name for name in names if name.endswith(".gguf") or name.startswith(("evaljobs", "tests"))]
+
+
+def test_a_tag_has_no_slash_so_that_no_stranger_can_own_its_name():
+    assert "/" not in plan_job_image("cpu").tag + plan_exporter_image().tag
+
+
+def test_the_cpu_target_is_an_input():
+    assert plan_job_image("cpu", cpu_target="x86-64-v2").tag != plan_job_image("cpu").tag
+
+
+@pytest.mark.parametrize("backend", ["cuda", "", "CPU"])
+def test_a_backend_without_an_image_is_bad_input(backend):
+    with pytest.raises(InputError, match="no job image"):
+        plan_job_image(backend)
+
+
+def test_an_unknown_cpu_target_is_bad_input():
+    with pytest.raises(InputError, match="native"):
+        plan_job_image("cpu", cpu_target="native")
+
+
+@pytest.mark.parametrize("name", ["", "Python:3", "python 3", "python:3\nRUN id", "-x", "a@sha256:12"])
+def test_what_is_no_image_reference_is_bad_input(name):
+    with pytest.raises(InputError, match="no image reference"):
+        plan_job_image("cpu", base_image=name)
+
+
+@pytest.mark.parametrize("name", ["debian", "my.registry:5000/team/python:3.12-slim", DEFAULT_BASE_IMAGE])
+def test_an_image_reference_is_taken_as_it_is(name):
+    assert checked_base(name) == name
+
+
+@pytest.mark.parametrize("dockerfile", ["Dockerfile.cpu", "runner/gpurig/runner/assets/Dockerfile.exporter"])
+def test_a_dockerfile_built_by_hand_has_the_same_default_base(dockerfile):
+    text = (REPOSITORY / dockerfile).read_text(encoding="utf-8")
+    assert re.search(r"^ARG BASE_IMAGE=(.*)$", text, flags=re.MULTILINE)[1] == DEFAULT_BASE_IMAGE
+    assert re.fullmatch(r".+@sha256:[0-9a-f]{64}", DEFAULT_BASE_IMAGE)
+
+
+def test_a_lock_file_names_the_version():
+    lock = ContextFile("x.lock", b"foo==1.2 ; python_version < '3' \\\n    --hash=sha256:00\nfoo-bar==9\n")
+    assert locked_version(lock, "foo") == "1.2"
+    with pytest.raises(PrerequisiteError, match="does not pin bar"):
+        locked_version(lock, "bar")
