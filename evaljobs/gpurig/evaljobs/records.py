@@ -24,6 +24,19 @@ class Record(Part):
     version: Literal[1] = RECORD_VERSION
 
 
+class RunRecord(Record):
+    """What a run of a stage wants, written before its first record; the last one of a file counts.
+
+    Attributes:
+        started: ISO 8601 in UTC.
+        keys: every wanted sample's key, in the suite's order; records with other keys are of other runs.
+    """
+
+    record: Literal["run"] = "run"
+    started: str
+    keys: dict[str, str]
+
+
 class ModelRef(Part):
     """A model file that ran.
 
@@ -58,6 +71,8 @@ class Generation(Record):
     Attributes:
         sample: the sample's id.
         key: SHA-256 over everything that changes the answer; the same key is never generated twice.
+        basis: SHA-256 over what the suite says of it: later stages see by it, without the model, whether it answers
+            the suite as it is now.
         prompt_sha256: of the prompt as the model got it.
         finish: why it ended: "stop", "length" (max_tokens), or "error".
         error: what went wrong where `finish` is "error".
@@ -69,6 +84,7 @@ class Generation(Record):
     record: Literal["generation"] = "generation"
     sample: str
     key: str
+    basis: str = ""
     model: ModelRef
     prompt_sha256: str
     sampling: Sampling
@@ -100,12 +116,14 @@ class Checked(Record):
     """All checks of one sample.
 
     Attributes:
-        key: SHA-256 over the output and the checks' definitions.
+        key: SHA-256 over the output, the checks' definitions and the packages.
+        basis: SHA-256 over the output and what the suite says of it.
     """
 
     record: Literal["check"] = "check"
     sample: str
     key: str
+    basis: str = ""
     outcomes: tuple[CheckOutcome, ...]
     packages: dict[str, str] = Field(default_factory=dict)
 
@@ -115,7 +133,10 @@ class Grade(Record):
 
     Attributes:
         key: SHA-256 over everything that changes the verdict.
-        verdict: one of the suite's verdicts, chosen by the grammar.
+        basis: SHA-256 over the output and what the suite says of it.
+        verdict: the most probable of the suite's verdicts.
+        written: the verdict that the model writes at temperature 0 under a grammar that allows nothing else; where it
+            differs from `verdict`, the grader is of two minds.
         probabilities: of every verdict, adding up to 1.
         score: the expectation of the verdicts' values over `probabilities`, 0 … 1.
         error: what went wrong; verdict is "" then.
@@ -124,9 +145,11 @@ class Grade(Record):
     record: Literal["grade"] = "grade"
     sample: str
     key: str
+    basis: str = ""
     model: ModelRef
     prompt_sha256: str
     verdict: str
+    written: str = ""
     score: float
     probabilities: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0

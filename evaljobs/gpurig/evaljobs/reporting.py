@@ -51,7 +51,7 @@ def run_report(
     facts = RunFacts(
         started=_iso(started or now), finished=_iso(now), reused=reused, job=job_from_environment(os.environ)
     )
-    results = summarize(suite, suite.select(only=only, limit=limit), read_records(out), facts)
+    results = summarize(suite, suite.select(only=only, limit=limit), read_records(out, suite), facts)
     # All texts are made before the first is written, so that a failure leaves the old report whole.
     texts = {
         JUNIT: junit_xml(results),

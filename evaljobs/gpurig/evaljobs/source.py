@@ -115,6 +115,7 @@ def compose(
     *,
     loader: type[yaml.SafeLoader] = _BoundedLoader,
     lines: dict[Location, int] | None = None,
+    max_values: int = MAX_VALUES,
 ) -> Any:
     """The data of one YAML document, dates as text, bounded in depth and in the number of values aliases make of it.
 
@@ -122,24 +123,32 @@ def compose(
         text: one document.
         loader: which scalars mean what; by default YAML 1.1's, as GitLab reads them.
         lines: filled with the line of every value.
+        max_values: how many values there may be, aliases written out.
 
     Raises:
         YamlProblemError: no YAML, several documents, an unknown tag, a key twice, too deep, too large.
     """
-    reader = loader(text)
+    reader = None
     try:
+        reader = loader(text)
         node = reader.get_single_node()
-        return None if node is None else _Converter(reader, lines if lines is not None else {}).convert(node, (), 0)
+        return (
+            None
+            if node is None
+            else _Converter(reader, lines if lines is not None else {}, max_values).convert(node, (), 0)
+        )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part) or "no valid YAML"
         raise YamlProblemError(mark.line + 1 if mark else 0, reason) from error
     except yaml.YAMLError as error:
         raise YamlProblemError(_line_of(text, error), str(error).splitlines()[0]) from error
-    except (ValueError, OverflowError) as error:
-        raise YamlProblemError(0, str(error)) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # What PyYAML lets through where a tag is written out before a value that it does not fit (`!!bool 7`).
+        raise YamlProblemError(0, f"a value does not fit its type: {error}") from error
     finally:
-        reader.dispose()
+        if reader is not None:
+            reader.dispose()
 
 
 def _line_of(text: str, error: yaml.YAMLError) -> int:
@@ -150,15 +159,16 @@ def _line_of(text: str, error: yaml.YAMLError) -> int:
 class _Converter:
     """Turns nodes into plain data, counting every value that an alias repeats."""
 
-    def __init__(self, reader: yaml.SafeLoader, lines: dict[Location, int]) -> None:
+    def __init__(self, reader: yaml.SafeLoader, lines: dict[Location, int], max_values: int) -> None:
         self._reader = reader
+        self._max_values = max_values
         self._lines = lines
         self._count = 0
 
     def convert(self, node: Node, location: Location, depth: int) -> Any:
         self._count += 1
-        if self._count > MAX_VALUES:
-            raise _marked(node, f"more than {MAX_VALUES} values, its aliases written out")
+        if self._count > self._max_values:
+            raise _marked(node, f"more than {self._max_values} values, its aliases written out")
         if depth > MAX_DEPTH:
             # Only an alias inside its own anchor gets here: the composer bounds what is written.
             raise _marked(node, f"nested deeper than {MAX_DEPTH} levels, its aliases written out")

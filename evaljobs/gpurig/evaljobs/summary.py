@@ -8,19 +8,11 @@ from typing import TypeVar
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.gate import apply_gate
-from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, Grade, ModelRef
+from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
 from gpurig.evaljobs.results import JobRef, Metric, Results, SampleGrade, SampleResult
 from gpurig.evaljobs.statistics import wilson_interval
+from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suite import Sample, Suite
-
-
-@dataclass(frozen=True)
-class RunRecords:
-    """What the stages wrote, each by the sample's id."""
-
-    generations: Mapping[str, Generation]
-    checks: Mapping[str, Checked]
-    grades: Mapping[str, Grade]
 
 
 @dataclass(frozen=True)

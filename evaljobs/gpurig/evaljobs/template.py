@@ -21,15 +21,18 @@ class TemplateFault(ValueError):  # noqa: N818 - a finding about a text, raised 
 
 
 @functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    from jinja2 import StrictUndefined  # noqa: PLC0415 - heavy, and `--help` does not need it
+def _environment(*, strict: bool = True) -> ImmutableSandboxedEnvironment:
+    from jinja2 import StrictUndefined, Undefined  # noqa: PLC0415 - heavy, and `--help` does not need it
     from jinja2.ext import loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
     # Trimmed like the chat templates inside GGUF files expect (transformers' apply_chat_template does the same).
     # Nothing is escaped: a prompt is plain text, not HTML.
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        undefined=StrictUndefined if strict else Undefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[loopcontrols],
     )
     environment.globals["raise_exception"] = _raise
     return environment
@@ -61,13 +64,14 @@ def check_template(text: str, known: tuple[str, ...]) -> None:
         raise TemplateFault(f'the template names "{unknown[0]}"{meant} (known: {", ".join(known)})')
 
 
-def render(text: str, values: Mapping[str, Any], *, what: str) -> str:
+def render(text: str, values: Mapping[str, Any], *, what: str, strict: bool = True) -> str:
     """The text of a template.
 
     Args:
         text: the template.
         values: its variables.
         what: whose template, for the message.
+        strict: a variable that is not there is an error; chat templates ask for absent ones (`if tools`).
 
     Raises:
         InputError: it asks for something that is not there, or something the sandbox forbids.
@@ -75,6 +79,6 @@ def render(text: str, values: Mapping[str, Any], *, what: str) -> str:
     from jinja2 import TemplateError  # noqa: PLC0415
 
     try:
-        return _environment().from_string(text).render(**values)
+        return _environment(strict=strict).from_string(text).render(**values)
     except (TemplateError, TemplateFault, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise InputError(f"{what}: {error}", hint="correct the template, or give the sample what it asks for") from None

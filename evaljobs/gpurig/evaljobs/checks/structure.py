@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 
+# An answer is written by a model: what is larger is refused before it costs minutes.
+MAX_CHARACTERS = 256 * 1024
+MAX_VALUES = 20_000
+
+
 class Document(Parameters):
     """Parameters of `yaml` and `gitlab-ci`: which part of the answer is the document."""
 
@@ -42,8 +47,10 @@ def _parse(answer: Answer, parameters: Document) -> tuple[Any, str]:
     document = extract(answer.output, parameters.extract)
     if not document.strip():
         return None, "the answer is empty"
+    if len(document) > MAX_CHARACTERS:
+        return None, f"the document has {len(document)} characters, more than {MAX_CHARACTERS}"
     try:
-        data = compose(document)
+        data = compose(document, max_values=MAX_VALUES)
     except YamlProblemError as error:
         where = f" in line {error.line}" if error.line else ""
         return None, f"no valid YAML{where}: {shorten(error.reason, 300)}"

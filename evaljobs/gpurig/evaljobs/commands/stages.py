@@ -1,0 +1,120 @@
+"""`gpurig-job` generate, check, grade, eval and validate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from gpurig.common.terminal import harmless
+from gpurig.evaljobs.commands.report import NoteOptions, conclude, note_options
+from gpurig.evaljobs.options import StageOptions, model_options, stage_options
+
+if TYPE_CHECKING:
+    from gpurig.evaljobs.stages import RunSettings, StageOutcome
+
+
+@click.command(epilog="Example: gpurig-job validate examples/ci-jobs")
+@stage_options
+@model_options
+def generate(
+    *, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, folders: tuple[Path, ...], threads: int | None
+) -> None:
+    """Let the generator answer every sample of a suite.
+
+    Appends to generations.jsonl in the folder --out. Run again, it does only what is missing.
+    """
+    from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
+
+    _run(stages.generate, StageOptions(suite, out, only, limit, folders, threads))
+
+
+@click.command(epilog="Example: gpurig-job check examples/ci-jobs --out report")
+@stage_options
+def check(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None) -> None:
+    """Run the suite's checks over the generations.
+
+    Appends to checks.jsonl in the folder --out. Needs no model. A failed check is a result, not an error: the gate
+    decides in `gpurig-job report`.
+    """
+    from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
+
+    _run(stages.check, StageOptions(suite, out, only, limit))
+
+
+@click.command(epilog="Example: gpurig-job grade examples/ci-jobs --out report")
+@stage_options
+@model_options
+def grade(
+    *, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, folders: tuple[Path, ...], threads: int | None
+) -> None:
+    """Let the grader judge every generation.
+
+    Appends to grades.jsonl in the folder --out. Run again, it does only what is missing.
+    """
+    from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
+
+    _run(stages.grade, StageOptions(suite, out, only, limit, folders, threads))
+
+
+def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) -> None:
+    from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
+
+    settings = options.settings()
+    with locked(options.out):
+        outcome = stage(settings)
+    if outcome.failed:
+        click.echo(f"{outcome.failed} samples failed; the report says why", err=True)
+
+
+@click.command("eval", epilog="Example: gpurig-job eval examples/ci-jobs --out report")
+@stage_options
+@model_options
+@note_options
+def eval_(
+    *,
+    suite: Path,
+    out: Path,
+    only: tuple[str, ...],
+    limit: int | None,
+    folders: tuple[Path, ...],
+    threads: int | None,
+    note: Literal["auto", "always", "never"],
+    note_token_file: Path | None,
+) -> None:
+    """All four stages, one after the other.
+
+    Generates, checks, grades, then writes results.json, junit.xml, metrics.txt, note.md and report.html into the
+    folder --out. Exits with 3 where the suite's gate fails. Run again, it does only what is missing.
+    """
+    from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.reporting import run_report  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
+
+    started = datetime.now(UTC)
+    options = StageOptions(suite, out, only, limit, folders, threads)
+    settings = options.settings()
+    with locked(out):
+        reused = stages.run_stages(settings)
+        results = run_report(settings.suite, out, only=only, limit=limit, started=started, reused=reused)
+    conclude(results, out, NoteOptions(note, note_token_file))
+
+
+@click.command()
+@click.argument("suite", type=click.Path(path_type=Path))
+def validate(*, suite: Path) -> None:
+    """Check a suite without running it.
+
+    Says every mistake with its file, line and field, and ends with 2; or says what the suite holds. No model is needed.
+    """
+    from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415 - heavy
+
+    read = load_suite(suite)
+    checks = sum(len(read.checks_of(sample)) for sample in read.samples)
+    grader = harmless(read.grader.model) if read.grader else "none"
+    click.echo(f"{harmless(str(read.path))} is valid: {read.name}, {len(read.samples)} samples, {checks} checks")
+    click.echo(f"generator {harmless(read.generator.model)}, grader {grader}, {len(read.gate)} gate rules")
+    click.echo(f"sha256 {read.sha256}")

@@ -1,0 +1,112 @@
+"""The seam between the stages and what runs a model.
+
+A stage hands an engine all its requests at once and takes completions as they come, in any order; so a batched
+engine takes the place of one that answers one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gpurig.evaljobs.models import ModelFile
+from gpurig.evaljobs.records import Sampling
+
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and what to do with it.
+
+    Attributes:
+        id: comes back in the completion.
+        prompt: the text as the model gets it, special tokens written out; the engine adds the model's BOS where the
+            text does not begin with it.
+        stop: texts that end the answer.
+        grammar: GBNF with the rule `root`; the answer follows it. Empty: no constraint.
+        choices: continuations of the prompt whose log-probabilities are wanted.
+    """
+
+    id: str
+    prompt: str
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    grammar: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to one request.
+
+    Attributes:
+        text: without the stop text that ended it.
+        finish: "stop", "length" (`max_tokens`, or the context is full), "error".
+        error: why there is no answer; the same request fails again in the same way.
+        seconds: wall time of this request.
+        choices: log-probability (natural) of every one of the request's choices as the prompt's continuation.
+    """
+
+    id: str
+    text: str
+    finish: Literal["stop", "length", "error"]
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    choices: Mapping[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A model in memory."""
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Answer every request once.
+
+        A request that cannot be answered is a completion with an error; the others go on.
+
+        Raises:
+            PrerequisiteError: the engine itself failed (memory, device); what was not answered was not.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How to load a model.
+
+    Attributes:
+        context: tokens of prompt and answer together.
+        threads: CPU threads.
+    """
+
+    context: int
+    threads: int
+
+
+class EngineProvider(Protocol):
+    """Loads models."""
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Versions that an answer depends on, by package name; known without loading anything."""
+        ...
+
+    def open(self, model: ModelFile, settings: EngineSettings) -> AbstractContextManager[Engine]:
+        """Load a model; leaving the context frees its memory.
+
+        Raises:
+            InputError: the file cannot be loaded. PrerequisiteError: not enough memory, no device.
+        """
+        ...
+
+
+def context_size(model: ModelFile, wanted: int | None) -> int:
+    """The suite's wish, or what the model was trained for up to `DEFAULT_CONTEXT`."""
+    if wanted is not None:
+        return wanted
+    trained = model.gguf.of_architecture("context_length")
+    return min(trained, DEFAULT_CONTEXT) if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT

@@ -1,0 +1,92 @@
+"""Keys: what makes a record still the right one. The same key is never computed twice (docs/formats.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from gpurig.evaljobs.models import ModelFile
+from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.suite import Sample, Suite, digest
+
+# Raised when this code computes something else from the same inputs.
+_GENERATION, _CHECK, _GRADE = 1, 1, 1
+
+
+def generation_key(
+    *,
+    model: ModelFile,
+    prompt_sha256: str,
+    sampling: Sampling,
+    stop: tuple[str, ...],
+    context: int,
+    packages: Mapping[str, str],
+) -> str:
+    """Over everything that changes a generated answer. Threads are not in it: they do not (docs/formats.md)."""
+    return digest(
+        {
+            "generation": _GENERATION,
+            "model": model.ref.sha256,
+            "prompt": prompt_sha256,
+            "sampling": sampling.model_dump(mode="json"),
+            "stop": list(stop),
+            "context": context,
+            "packages": dict(packages),
+        }
+    )
+
+
+def check_key(basis: str, packages: Mapping[str, str]) -> str:
+    """Over the answer, the checks with their versions, and the packages that they use."""
+    return digest({"check": _CHECK, "basis": basis, "packages": dict(packages)})
+
+
+def grade_key(
+    *,
+    model: ModelFile,
+    prompt_sha256: str,
+    verdicts: Mapping[str, float],
+    context: int,
+    packages: Mapping[str, str],
+) -> str:
+    """Over everything that changes a verdict or its score; the answer is in the prompt."""
+    return digest(
+        {
+            "grade": _GRADE,
+            "model": model.ref.sha256,
+            "prompt": prompt_sha256,
+            "verdicts": dict(verdicts),
+            "context": context,
+            "packages": dict(packages),
+        }
+    )
+
+
+def generation_basis(suite: Suite, sample: Sample) -> str:
+    """Over what the suite asks of the generator for a sample."""
+    asked = sample.model_dump(mode="json", include={"id", "input", "tags", "vars"})
+    return digest({"generator": suite.generator.model_dump(mode="json"), "sample": asked})
+
+
+def check_basis(suite: Suite, sample: Sample, output: str) -> str:
+    """Over an answer, the sample, and its checks with their versions."""
+    return digest(
+        {
+            "output": _sha256(output),
+            "input": sample.input,
+            "reference": sample.reference,
+            "checks": [spec.as_data() for spec in suite.checks_of(sample)],
+        }
+    )
+
+
+def grade_basis(suite: Suite, sample: Sample, output: str) -> str:
+    """Over an answer, the sample, and what the suite tells the grader; the passing score is no part of a verdict."""
+    grader = suite.grader.model_dump(mode="json", exclude={"pass_score"}) if suite.grader else {}
+    return digest(
+        {"output": _sha256(output), "grader": grader, "sample": sample.model_dump(mode="json", exclude={"checks"})}
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

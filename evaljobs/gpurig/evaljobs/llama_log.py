@@ -1,0 +1,33 @@
+"""What llama.cpp logs goes here instead of to the terminal; its last errors explain a failure."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import Any
+
+_WARNING, _ERROR, _CONTINUED = 2, 3, 5
+
+
+@functools.cache
+def last_errors(api: Any) -> deque[str]:
+    """The last errors of llama.cpp in this process, the newest at the end.
+
+    Takes llama.cpp's log over, which is one for the whole process; the callback lives as long as it.
+    """
+    import ctypes  # noqa: PLC0415
+
+    errors: deque[str] = deque(maxlen=8)
+
+    @api.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp has no types here
+    def keep(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        line = " ".join(text.decode("utf-8", "replace").split())
+        if level == _ERROR and line:
+            # The outer functions report "failed to load model" after the one that knows why.
+            if errors and ("failed to load" in line or "exiting" in line):
+                return
+            errors.append(line.partition(": ")[2] or line)
+
+    last_errors.callback = keep  # type: ignore[attr-defined]  # keeps it from being collected while C holds it
+    api.llama_log_set(keep, ctypes.c_void_p(0))
+    return errors

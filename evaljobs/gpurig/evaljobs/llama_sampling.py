@@ -1,0 +1,82 @@
+"""A chain of llama.cpp's samplers for one request."""
+
+from __future__ import annotations
+
+import ctypes
+from types import TracebackType
+from typing import Any, Self
+
+from gpurig.evaljobs.records import Sampling
+
+_PENALTY_WINDOW = 64
+
+
+class Chain:
+    """Grammar, then penalty, then the truncations, then the choice; greedy where the temperature is 0.
+
+    Attributes:
+        valid: False where the grammar does not parse.
+    """
+
+    def __init__(self, api: Any, vocabulary: Any, sampling: Sampling, grammar: str) -> None:
+        """Make the chain; leave the context to free it."""
+        import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
+
+        self._api = api
+        self._numpy = np
+        self._size = int(api.llama_vocab_n_tokens(vocabulary))
+        self._candidates = np.zeros(
+            self._size, dtype=np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
+        )
+        self.valid = True
+        self._chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+        if grammar:
+            constraint = api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
+            self.valid = bool(constraint)
+            if self.valid:
+                self._add(constraint)
+        if sampling.repeat_penalty not in (0.0, 1.0):
+            self._add(api.llama_sampler_init_penalties(self._size, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
+        if sampling.temperature == 0.0:
+            self._add(api.llama_sampler_init_greedy())
+        else:
+            self._add(api.llama_sampler_init_top_k(sampling.top_k))
+            self._add(api.llama_sampler_init_top_p(sampling.top_p, 1))
+            self._add(api.llama_sampler_init_min_p(sampling.min_p, 1))
+            self._add(api.llama_sampler_init_temp(sampling.temperature))
+            self._add(api.llama_sampler_init_dist(sampling.seed))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._api.llama_sampler_free(self._chain)
+
+    def pick(self, logits: Any) -> int | None:
+        """The next token, or None where no token has a finite probability (a grammar that is met, NaN).
+
+        `llama_sampler_sample` would take any token then, and a grammar that gets one it forbids ends the process.
+        """
+        if not self._numpy.isfinite(logits).any() or self._numpy.isnan(logits).any():
+            return None
+        candidates = self._candidates
+        candidates["id"] = self._numpy.arange(self._size, dtype=self._numpy.int32)
+        candidates["logit"] = logits
+        candidates["p"] = 0.0
+        array = self._api.llama_token_data_array(
+            data=candidates.ctypes.data_as(self._api.llama_token_data_p), size=self._size, selected=-1, sorted=False
+        )
+        self._api.llama_sampler_apply(self._chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            return None
+        chosen = array.data[array.selected]
+        if chosen.logit == -self._numpy.inf:
+            return None
+        token = int(chosen.id)
+        self._api.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _add(self, sampler: Any) -> None:
+        self._api.llama_sampler_chain_add(self._chain, sampler)

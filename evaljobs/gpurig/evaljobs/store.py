@@ -1,0 +1,188 @@
+"""The record files between stages: appended durably, read with every damage named, locked while a stage writes.
+
+A file holds records and, before them, what each run wanted (a "run" line: every sample's key). The last run line says
+which records count; of records with the same key the last one does. So a file only grows: a sample that was finished
+is never lost or done again, and one that another version of the suite made is never taken for this one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.files import LineLog, make_directory, whole_lines, write_problem
+from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
+from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
+from gpurig.evaljobs.suite import Suite
+
+GENERATIONS = "generations.jsonl"
+CHECKS = "checks.jsonl"
+GRADES = "grades.jsonl"
+
+R = TypeVar("R", Generation, Checked, Grade)
+
+
+class _Tagged(Part):
+    """Of which kind a line is."""
+
+    record: str
+
+
+@dataclass(frozen=True)
+class StageFile(Generic[R]):
+    """The content of one record file.
+
+    Attributes:
+        run: what the last run wanted; None where no run began.
+        records: by sample and key, the last one of each.
+    """
+
+    path: Path
+    run: RunRecord | None
+    records: Mapping[tuple[str, str], R] = field(repr=False)
+
+    def finished(self, keys: Mapping[str, str] | None = None) -> dict[str, R]:
+        """The records that have the wanted keys, by sample, in the order of the keys.
+
+        Args:
+            keys: by sample; those of the last run where None.
+        """
+        wanted = keys if keys is not None else (self.run.keys if self.run else {})
+        found = ((sample, self.records.get((sample, key))) for sample, key in wanted.items())
+        return {sample: record for sample, record in found if record is not None}
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """What the stages wrote, each by the sample's id."""
+
+    generations: Mapping[str, Generation]
+    checks: Mapping[str, Checked]
+    grades: Mapping[str, Grade]
+
+
+def read_stage(path: Path, kind: type[R]) -> StageFile[R]:
+    """Read a record file; a missing one is empty, and a last line without its end is not there yet.
+
+    Raises:
+        InputError: a line is no record of this stage; the message names file and line.
+        PrerequisiteError: no permission.
+    """
+    run = None
+    records: dict[tuple[str, str], R] = {}
+    for number, line in whole_lines(path):
+        try:
+            if _Tagged.model_validate_json(line).record == "run":
+                run = RunRecord.model_validate_json(line)
+                continue
+            record = kind.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(
+                f"{path}:{number}: no record of this stage: {f'{where}: ' if where else ''}{first['msg']}",
+                hint="delete that line and run the stage again: it does only what is missing",
+            ) from error
+        records[record.sample, record.key] = record
+    return StageFile(path, run, records)
+
+
+def read_records(out: Path, suite: Suite) -> RunRecords:
+    """What the stages finished in the folder `out` for this suite as it is now.
+
+    A record that answers something else (an edited sample, another output) is left out, as if it were not there.
+
+    Raises:
+        InputError: a damaged file. PrerequisiteError: no permission.
+    """
+    samples = {sample.id: sample for sample in suite.samples}
+    generations = {
+        name: record
+        for name, record in read_stage(out / GENERATIONS, Generation).finished().items()
+        if name in samples and record.basis == generation_basis(suite, samples[name])
+    }
+    return RunRecords(
+        generations=generations,
+        checks={
+            name: record
+            for name, record in read_stage(out / CHECKS, Checked).finished().items()
+            if name in generations and record.basis == check_basis(suite, samples[name], generations[name].output)
+        },
+        grades={
+            name: record
+            for name, record in read_stage(out / GRADES, Grade).finished().items()
+            if name in generations and record.basis == grade_basis(suite, samples[name], generations[name].output)
+        },
+    )
+
+
+class StageWriter(Generic[R]):
+    """Appends what is missing to a record file."""
+
+    def __init__(self, content: StageFile[R], keys: Mapping[str, str]) -> None:
+        """Open the file, and note what this run wants where the last run wanted something else.
+
+        Raises:
+            PrerequisiteError: the file cannot be written.
+        """
+        self._log = LineLog(content.path)
+        # Compared as lists, because the order is the samples' and dicts forget it in comparisons.
+        if content.run is None or list(content.run.keys.items()) != list(keys.items()):
+            started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            try:
+                self._log.append(RunRecord(started=started, keys=dict(keys)).model_dump_json())
+            except BaseException:
+                self._log.close()
+                raise
+
+    def append(self, record: R) -> None:
+        """Add a record durably.
+
+        Raises:
+            PrerequisiteError: the file cannot be written.
+        """
+        self._log.append(record.model_dump_json())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._log.close()
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder `out`, made where it is missing, against other runs.
+
+    The lock is the kernel's (flock on the folder): it ends with the process, however that ends.
+
+    Raises:
+        PrerequisiteError: another process holds it, or the folder cannot be made.
+    """
+    make_directory(out)
+    try:
+        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise write_problem(out, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise PrerequisiteError(
+            f"another gpurig-job works in {out}", hint="wait until it has ended, or give another --out"
+        ) from error
+    except OSError:
+        # A file system without locks (some network ones): nothing to hold, and no reason to refuse.
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
