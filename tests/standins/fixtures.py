@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from standins import images
 from standins.gitlab import GitLab
 
 if TYPE_CHECKING:
@@ -38,3 +41,10 @@ def reachable_gitlab(bridge_address: str) -> Iterator[GitLab]:
     """A GitLab that containers and this process reach by the same URL."""
     with GitLab(bridge_address) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def standin_runner_image(engine: docker.DockerClient, base_image: str) -> str:
+    """A runner's image for `--runner-image`: a real gitlab-runner's where GPURIG_GITLAB_RUNNER names its binary."""
+    binary = os.environ.get("GPURIG_GITLAB_RUNNER")
+    return images.real_runner(engine, base_image, Path(binary)) if binary else images.standin_runner(engine, base_image)
