@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from gpurig.provisioning.facts import Gpu, HostFacts
 from gpurig.runner.exporter.figures import SourceError
 
-# As detection names its NVIDIA probe in `Problem.source`.
-_PROBES = {"cuda": ("nvml", "nvidia"), "rocm": ("amd", "amd-sysfs", "kfd")}
+# How detection's probes name themselves in `Problem.source`.
+_PROBES = {"cuda": "nvml", "rocm": "amd-sysfs"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Known:
         mine = [known.gpu for known in self.gpus if known.gpu.backend == backend]
         if not any(known.present for known in self.gpus if known.gpu.backend == backend):
             for problem in self.facts.problems:
-                if problem.source in _PROBES.get(backend, ()):
+                if problem.source == _PROBES.get(backend):
                     raise SourceError(problem.message)
         return mine
 
