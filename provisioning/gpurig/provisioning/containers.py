@@ -180,7 +180,7 @@ class DockerEngine:
     def create(self, spec: ContainerSpec, image_id: str) -> str:
         """Make a container; its id. It is not started."""
         with translated(f"creating the container {spec.name}"):
-            return str(self.client.containers.create(image_id, **spec.sdk_arguments(image_id)).id)
+            return str(self.client.containers.create(spec.image, **spec.sdk_arguments(image_id)).id)
 
     def start(self, container_id: str) -> None:
         """Start it; nothing where it runs."""

@@ -73,7 +73,8 @@ def image(run: UpRun) -> str:
         run.image_ids[name] = image_id
     for tag in filter(None, (*run.plan.job_images, run.plan.exporter_image)):
         if run.engine.image_id(tag) is None:
-            run.say("image", f"building {tag}; llama.cpp compiles for some minutes the first time")
+            slow = "; llama.cpp compiles for some minutes the first time" if tag in run.plan.job_images else ""
+            run.say("image", f"building {tag}{slow}")
         had = run.images.ensure(tag, on_line=run.on_line)
         run.image_ids[tag] = had.id
         if had.built:
@@ -201,4 +202,6 @@ def report(run: UpRun) -> str:
     ids = ", ".join(f"#{one.id}" for one in run.state.registrations)
     if not run.changes:
         return f"nothing to change: runner {ids} at {run.settings.url} is set up"
-    return f"runner {ids} at {run.settings.url} takes jobs tagged {', '.join(run.plan.entries[0].runner.tags)}"
+    tags = ", ".join(dict.fromkeys(tag for entry in run.plan.entries for tag in entry.runner.tags))
+    metrics = "" if run.settings.metrics_listen == "off" else f"; metrics: http://{run.settings.metrics_listen}/metrics"
+    return f"runner {ids} at {run.settings.url} takes jobs tagged {tags}{metrics}"

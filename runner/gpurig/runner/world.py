@@ -123,7 +123,7 @@ class BuiltImages:
         self._job = {one: plan_job_image(one, base_image=base, transport=transport) for one in backends}
         self._exporter: ImagePlan | None = None
         if settings.metrics_listen != "off":
-            from gpurig.images.exporter_image import plan_exporter_image  # noqa: PLC0415
+            from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415
 
             self._exporter = plan_exporter_image(base_image=base, transport=transport)
 
