@@ -12,7 +12,7 @@ from gpurig.provisioning.amd_smi import AmdLibrary, LibraryCard
 from gpurig.provisioning.drm import DrmCard, read_cards
 from gpurig.provisioning.facts import DeviceNode, Gpu, Problem
 from gpurig.provisioning.host import AMD, Host, PciDevice, pci_order
-from gpurig.provisioning.kfd import KfdNode, gfx_name, read_nodes, render_gid, topology_folder
+from gpurig.provisioning.kfd import KfdNode, gfx_major, gfx_name, read_nodes, render_gid, topology_folder
 
 # Ryzen AI Max: a processor's GPU that is meant for this work, with up to 128 GB. Others drive the display.
 _RUNNER_APUS = {"gfx1151"}
@@ -144,8 +144,7 @@ def _reason_to_ignore(unit: _Unit) -> str:
     target = unit.target
     if not target:
         return "its gfx target is unknown"
-    # gfx90a is major 9: the last two digits are minor and stepping.
-    if int(target[3:-2]) < _FIRST_GFX:
+    if gfx_major(target) < _FIRST_GFX:
         return f"{target} is older than gfx900"
     if _is_apu(unit) and target not in _RUNNER_APUS and unit.device_id != MI300A:
         return f"integrated in the processor ({target})"
@@ -231,7 +230,7 @@ def _driver_problem(device: PciDevice) -> Problem | None:
         message = f"AMD GPU at {device.address} is reserved for a virtual machine (vfio-pci)"
         return Problem("amd-sysfs", message, "bind it to amdgpu if this host shall use it")
     # An integrated or old one would not be used with its driver either.
-    if target in APU_TARGETS - _RUNNER_APUS or (target and int(target[3:-2]) < _FIRST_GFX):
+    if target in APU_TARGETS - _RUNNER_APUS or (target and gfx_major(target) < _FIRST_GFX):
         return None
     if device.driver not in {"", "amdgpu"}:
         return None

@@ -89,10 +89,20 @@ def _bank_bytes(folder: Path) -> int | None:
 
 
 def gfx_name(version: int) -> str:
-    """The target's name: 90010 is "gfx90a", 110501 "gfx1151"; minor and stepping are one hexadecimal digit each."""
-    if version <= 0:
+    """The target's name: 90010 is "gfx90a", 110501 "gfx1151"; minor and stepping are one hexadecimal digit each.
+
+    "" for a number that is no target.
+    """
+    major, minor, stepping = version // 10000, version // 100 % 100, version % 100
+    if version <= 0 or max(minor, stepping) > 0xF:
         return ""
-    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+    return f"gfx{major}{minor:x}{stepping:x}"
+
+
+def gfx_major(target: str) -> int:
+    """The major version of a target: 9 of "gfx90a", 10 of "gfx1030"; 0 for what is none."""
+    digits = target.removeprefix("gfx")[:-2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def render_gid(root: Path, path: str) -> int | None:
