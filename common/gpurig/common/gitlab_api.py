@@ -89,6 +89,7 @@ def translated(doing: str, url: str) -> Iterator[None]:
 
 
 _STATUS_HINTS = {
+    400: "GitLab refused the values: check the options, and that the project or group exists",
     401: "the token is wrong, expired or revoked: make a new one and pass it with --token-file",
     403: "the token lacks the scope or its owner the role that this needs (create_runner; owner or maintainer)",
     404: "check the URL and the project or group, and that the token's owner may see it",

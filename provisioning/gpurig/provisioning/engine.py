@@ -166,6 +166,8 @@ def _from_engine(error: Any, doing: str) -> ApplianceError:
         hint = "install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker"
     elif "no such image" in lowered or "pull access denied" in lowered or "manifest unknown" in lowered:
         hint = "check the image's name, and that this machine reaches its registry"
+    elif any(sign in lowered for sign in ("no such host", "dial tcp", "tls handshake", "x509", "client.timeout")):
+        hint = "the engine cannot reach that registry: check the image's name, the engine's proxy or mirror, or load it"
     elif "no space left" in lowered:
         hint = "free some disk space: docker system df shows what the engine holds"
     return PrerequisiteError(f"{doing}: the engine says: {reason[:300]}", hint=hint)

@@ -116,7 +116,8 @@ class HttpGitLab:
             body["maintenance_note"] = spec.maintenance_note
         if spec.runner_type != "instance":
             body[f"{spec.runner_type}_id"] = self._number(client, spec)
-        with translated("creating the runner", self._url), _refusals("creating the runner", self._url):
+        doing = f"creating the runner for {_whose(spec)}"
+        with translated(doing, self._url), _refusals(doing, self._url):
             answer = client.http_post("/user/runners", post_data=body)
         try:
             made = _Answer.model_validate(answer)
@@ -130,7 +131,7 @@ class HttpGitLab:
     def _number(self, client: gitlab.Gitlab, spec: RunnerSpec) -> int:
         if spec.target.isdigit():
             return int(spec.target)
-        doing = f"looking up the {spec.runner_type} {spec.target}"
+        doing = f"looking up {_whose(spec)}"
         with translated(doing, self._url), _refusals(doing, self._url, hint=_NUMBER_HINT):
             answer = client.http_get(f"/{spec.runner_type}s/{quote(spec.target, safe='')}")
         number = answer.get("id") if isinstance(answer, dict) else None
@@ -205,6 +206,10 @@ class HttpGitLab:
                     return False
                 raise
         return True
+
+
+def _whose(spec: RunnerSpec) -> str:
+    return f"{spec.runner_type} {spec.target}" if spec.target else "the whole instance"
 
 
 _NUMBER_HINT = "pass its number (the project's or group's main page shows it): a narrow token may not look up paths"

@@ -23,6 +23,10 @@ class UndoLog:
         """
         self._actions.append((what, action))
 
+    def __bool__(self) -> bool:
+        """Something was done."""
+        return bool(self._actions)
+
     def forget(self) -> None:
         """From here on nothing is taken back."""
         self._actions.clear()

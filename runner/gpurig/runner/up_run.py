@@ -111,10 +111,6 @@ class UpRun:
         self.world.disk.write(path, text, mode=mode)
         return True
 
-    def roll_back(self) -> list[str]:
-        """Take back what this run made; what could not be taken back."""
-        return self.undo.roll_back()
-
 
 def with_rotated(state: State, config: str | None) -> State:
     """`state` with the tokens that config.toml has for its runners now."""

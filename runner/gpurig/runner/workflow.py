@@ -59,5 +59,14 @@ def up(run: UpRun) -> None:
                 run.say(step.name, step.action(run))
         except BaseException:
             # Also for Ctrl-C: a runner that nobody serves must not stay in GitLab.
-            run.notes += [f"{failure} (the next `gpurig up` or `down` sees to it)" for failure in run.roll_back()]
+            _roll_back(run)
             raise
+
+
+def _roll_back(run: UpRun) -> None:
+    if not run.undo:
+        return
+    failures = run.undo.roll_back()
+    run.notes += [f"{failure} (the next `gpurig up` or `down` sees to it)" for failure in failures]
+    if not failures:
+        run.say("undo", "what this run had made was taken back")

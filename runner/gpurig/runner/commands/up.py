@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def up(
         workflow.look(run)
         _show_plan(run, as_json=as_json)
         return
+    # A service manager that ends it gets the same tidy end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         workflow.up(run)
     finally:
