@@ -8,8 +8,9 @@ from gpurig.evaljobs.checks import parse_check
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, Grade, ModelRef, Sampling
 from gpurig.evaljobs.results import Metric, Results, read_results
+from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suite import GateRuleSpec, GeneratorSpec, GraderSpec, Sample, Suite
-from gpurig.evaljobs.summary import RunFacts, RunRecords, summarize
+from gpurig.evaljobs.summary import RunFacts, summarize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ def generation(name: str, **changes) -> Generation:
     fields = {
         "sample": name,
         "key": "k",
+        "basis": "b",
         "model": GENERATOR,
         "prompt_sha256": "p",
         "sampling": Sampling(),
@@ -55,11 +57,19 @@ def checked(name: str, *passed: bool) -> Checked:
     outcomes = tuple(
         CheckOutcome(check=kind, passed=ok, message="" if ok else "no") for kind, ok in zip(kinds, passed, strict=True)
     )
-    return Checked(sample=name, key="k", outcomes=outcomes)
+    return Checked(sample=name, key="k", basis="b", outcomes=outcomes)
 
 
 def grade(name: str, score: float, **changes) -> Grade:
-    fields = {"sample": name, "key": "k", "model": GRADER, "prompt_sha256": "p", "verdict": "good", "score": score}
+    fields = {
+        "sample": name,
+        "key": "k",
+        "basis": "b",
+        "model": GRADER,
+        "prompt_sha256": "p",
+        "verdict": "good",
+        "score": score,
+    }
     return Grade(**fields | changes)
 
 
@@ -128,6 +138,7 @@ def test_two_checks_of_one_kind_on_a_sample_count_as_one_sample():
     both = Checked(
         sample="one",
         key="k",
+        basis="b",
         outcomes=(CheckOutcome(check="contains", passed=True), CheckOutcome(check="contains", passed=False)),
     )
     results = run(suite(ids=("one",)), records(checks={"one": both}))

@@ -18,6 +18,10 @@ from gpurig.evaljobs.report.note import marker
 
 TOKEN_VARIABLE = "GPURIG_NOTE_TOKEN"  # noqa: S105 - a variable's name
 
+# python-gitlab waits twice as long each time when GitLab limits the rate: three waits are under a second, its own
+# default of ten is minutes, and a note is not worth a job's time.
+_RETRIES = 3
+
 
 @dataclass(frozen=True)
 class MergeRequest:
@@ -77,19 +81,19 @@ def post_note(place: MergeRequest, suite: str, text: str) -> Literal["created", 
 
         notes = client.projects.get(place.project, lazy=True).mergerequests.get(place.iid, lazy=True).notes
         first_line = marker(suite)
-        for note in notes.list(iterator=True, per_page=100, order_by="created_at", sort="asc"):
+        for note in notes.list(iterator=True, per_page=100, order_by="created_at", sort="asc", max_retries=_RETRIES):
             body = note.attributes.get("body") or ""
             if note.attributes.get("system") or not body.startswith(first_line):
                 continue
             if body.strip() == text.strip():
                 return "unchanged"
             try:
-                notes.update(note.get_id(), {"body": text})
+                notes.update(note.get_id(), {"body": text}, max_retries=_RETRIES)
             except gitlab.GitlabUpdateError as error:
                 # Anybody may write a note that begins like ours; only its author may change it.
                 if error.response_code in {403, 404}:
                     continue
                 raise
             return "updated"
-        notes.create({"body": text})
+        notes.create({"body": text}, max_retries=_RETRIES)
         return "created"

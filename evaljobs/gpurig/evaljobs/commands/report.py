@@ -14,6 +14,7 @@ from gpurig.common.command import say_error
 from gpurig.common.errors import ApplianceError, GateFailedError
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
+from gpurig.evaljobs.options import stage_options
 from gpurig.evaljobs.report.note import note_markdown
 from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import number, rule_text
@@ -79,16 +80,7 @@ def _write_note(results: Results, note: NoteOptions) -> None:
 
 
 @click.command(short_help="Compute the results, apply the gate, write the reports.")
-@click.argument("suite", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("report"),
-    show_default=True,
-    help="The folder of the stages' records; the reports go there too.",
-)
-@click.option("--only", multiple=True, metavar="ID", help="Report this sample; may be repeated.")
-@click.option("--limit", type=click.IntRange(min=1), help="Report the first N samples.")
+@stage_options
 @note_options
 def report(
     *,
