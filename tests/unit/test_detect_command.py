@@ -89,5 +89,9 @@ def test_the_json_is_json(tmp_path: Path) -> None:
 
 def test_gpus_that_differ_show_their_tags_one_by_one(tmp_path: Path) -> None:
     shown = as_text(facts_of("rtx-5080-and-4090-r580", tmp_path))
-    assert "tags of 0000:02:00.0: " in shown
-    assert "tags of 0000:83:00.0: " in shown
+    assert "tags of #1: " in shown
+    assert "tags of #2: " in shown
+
+
+def test_parts_with_the_same_tags_show_them_once(tmp_path: Path) -> None:
+    assert "tags of #3, #4: " in as_text(facts_of("h100-mig-r590", tmp_path))

@@ -64,8 +64,9 @@ def as_text(facts: HostFacts) -> str:
     """The facts for a person, in 80 columns."""
     blocks = [_summary(facts)]
     if facts.gpus:
-        blocks.append(table(("GPU", "memory", "class", "arch", "PCI"), [_row(gpu) for gpu in facts.gpus]))
-    blocks += _tag_lines(facts)
+        rows = [_row(number, gpu) for number, gpu in enumerate(facts.gpus, start=1)]
+        blocks.append(table(("#", "GPU", "memory", "class", "arch", "PCI"), rows))
+    blocks.append(_tag_lines(facts))
     if facts.ignored:
         rows = [(_name(gpu), gpu.pci_address or "-", reason) for gpu, reason in facts.ignored]
         blocks.append(table(("ignored", "PCI", "because"), rows))
@@ -83,26 +84,28 @@ def _summary(facts: HostFacts) -> str:
     return ", ".join(parts)
 
 
-def _row(gpu: Gpu) -> tuple[str, ...]:
+def _row(number: int, gpu: Gpu) -> tuple[str, ...]:
     size = "unknown" if gpu.memory_bytes is None else f"{gpu.memory_bytes / GIB:.1f} GiB"
     own = None if gpu.memory_bytes is None else vram_class_gb(gpu.memory_bytes)
-    return (_name(gpu), size, f"{own} GB" if own else "-", gpu.arch or "-", gpu.pci_address or "-")
+    return (str(number), _name(gpu), size, f"{own} GB" if own else "-", gpu.arch or "-", gpu.pci_address or "-")
 
 
 def _name(gpu: Gpu) -> str:
     return gpu.name or ("AMD GPU" if gpu.backend == "rocm" else "NVIDIA GPU")
 
 
-def _tag_lines(facts: HostFacts) -> list[str]:
-    """One list of tags where all GPUs have the same; else one a GPU, since each gets a runner entry of its own."""
-    each = [(gpu, tags_for([gpu])) for gpu in facts.gpus]
-    if len({tags for _, tags in each}) <= 1:
-        return [_wrapped("tags: ", each[0][1] if each else tags_for([]))]
-    return ["\n".join(_wrapped(f"tags of {gpu.pci_address or _name(gpu)}: ", tags) for gpu, tags in each)]
+def _tag_lines(facts: HostFacts) -> str:
+    """The tags of each GPU, since each gets a runner entry of its own; once for those that have the same."""
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for number, gpu in enumerate(facts.gpus, start=1):
+        owners.setdefault(tags_for([gpu]), []).append(f"#{number}")
+    if len(owners) <= 1:
+        return _wrapped("tags:", next(iter(owners), tags_for([])))
+    return "\n".join(_wrapped(f"tags of {', '.join(numbers)}:", tags) for tags, numbers in owners.items())
 
 
 def _wrapped(title: str, words: tuple[str, ...]) -> str:
-    return click.wrap_text(" ".join((title.strip(), *words)), width=80, subsequent_indent="  ")
+    return click.wrap_text(" ".join((title, *words)), width=80, subsequent_indent="  ")
 
 
 def _problem_lines(facts: HostFacts) -> list[str]:
