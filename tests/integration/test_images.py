@@ -1,0 +1,304 @@
+"""The images on a real engine: what they hold, what they refuse, and what a change costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from gpurig.common.errors import PrerequisiteError
+from gpurig.common.waiting import wait_for
+from gpurig.images.build import ensure_image
+from gpurig.images.context import ContextFile, pack
+from gpurig.images.job_image import plan_job_image
+from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan, Transport, plan_image
+from gpurig.runner.exporter.image import plan_exporter_image
+
+if TYPE_CHECKING:
+    import docker
+
+pytestmark = pytest.mark.docker
+
+SECRET = "planted-7f3a-secret"
+
+
+@pytest.fixture(scope="module")
+def job_plan(base_image: str) -> ImagePlan:
+    return plan_job_image("cpu", base_image=base_image)
+
+
+@pytest.fixture(scope="module")
+def job_image(engine: docker.DockerClient, job_plan: ImagePlan) -> str:
+    """The CPU job image; llama.cpp compiles for minutes where the engine has no layer of it."""
+    return ensure_image(engine, job_plan, on_line=lambda _: None).tag
+
+
+@pytest.fixture
+def temporary_tags(engine: docker.DockerClient) -> Iterator[list[str]]:
+    """Tags that the test makes, removed after it."""
+    from docker.errors import ImageNotFound
+
+    tags: list[str] = []
+    yield tags
+    for tag in tags:
+        try:
+            engine.images.remove(tag, force=True)
+        except ImageNotFound:
+            continue
+
+
+def _run(engine: docker.DockerClient, image: str, *command: str, stdin: str = "", **settings) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a container."""
+    container = engine.containers.create(image, list(command), stdin_open=bool(stdin), network_mode="none", **settings)
+    try:
+        if stdin:
+            attached = container.attach_socket(params={"stdin": 1, "stream": 1})
+            raw = attached._sock
+            container.start()
+            raw.sendall(stdin.encode())
+            # docker-py leaves the connection below to the garbage collector.
+            attached.close()
+            raw.close()
+        else:
+            container.start()
+        code = container.wait(timeout=120)["StatusCode"]
+        return code, container.logs(stderr=False).decode(), container.logs(stdout=False).decode()
+    finally:
+        container.remove(force=True)
+
+
+def _with_new_code(plan: ImagePlan, text: str) -> ImagePlan:
+    """The plan after a change of one module."""
+    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive.getmembers() if member.isfile()}
+        folders = [member.name for member in archive.getmembers() if member.isdir()]
+    files["evaljobs/gpurig/evaljobs/__init__.py"] += text.encode()
+    context = pack([ContextFile(path, data) for path, data in files.items()], folders=folders)
+    return dataclasses.replace(plan, tag="gpurig-test:changed", context=context)
+
+
+def test_a_second_build_finds_the_image(engine, job_image, job_plan):
+    again = ensure_image(engine, job_plan, on_line=pytest.fail)
+    assert (again.built, again.tag) == (False, job_image)
+
+
+def test_the_selfcheck_runs_as_a_job_would(engine, job_image, job_plan):
+    code, out, err = _run(
+        engine, job_image, "gpurig-job", "selfcheck", "--json", cap_drop=["ALL"], security_opt=["no-new-privileges"]
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["backend"] == "cpu"
+    assert found["cpu_target"] == "x86-64-v3"
+    assert [device["kind"] for device in found["devices"]] == ["cpu"]
+    assert found["versions"]["llama-cpp-python"] == job_plan.labels[LABEL_LLAMA]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "rocm"])
+def test_a_gpu_backend_ends_with_4_in_this_image(engine, job_image, backend):
+    code, out, err = _run(engine, job_image, "gpurig-job", "selfcheck", "--backend", backend)
+    assert (code, out) == (4, "")
+    assert f"no {backend} device" in err
+    assert "an image for cpu" in err
+
+
+def test_a_processor_below_the_level_ends_with_4_and_not_with_a_signal(engine, job_image):
+    manifest = '{"backend": "cpu", "cpu_target": "x86-64-v4"}'
+    # A manifest of a level that no machine has in full stands in for an old processor.
+    script = f"""
+import gpurig.evaljobs.selfcheck as s, sys
+s.read_manifest = lambda _path: {manifest}
+s._cpu_flags = lambda: frozenset({{"sse4_2"}})
+from gpurig.evaljobs.__main__ import main
+sys.argv = ["gpurig-job", "selfcheck"]
+main()
+"""
+    code, _, err = _run(engine, job_image, "/opt/gpurig/bin/python", "-c", script)
+    assert code == 4
+    assert "avx2" in err
+
+
+def test_a_job_script_runs_as_gitlab_runner_starts_it(engine, job_image):
+    # The shell detection of gitlab-runner's Docker executor ends in the first shell there is, with the script as input.
+    detect = "if [ -x /bin/bash ]; then exec /bin/bash; elif [ -x /bin/sh ]; then exec /bin/sh; else exit 1; fi"
+    code, out, err = _run(
+        engine, job_image, "sh", "-c", detect, stdin="set -eo pipefail\ngpurig-job --version\nexit 0\n"
+    )
+    assert code == 0, err
+    assert out.startswith("gpurig-job, version")
+
+
+def test_the_user_is_not_root_and_cannot_change_the_programs(engine, job_image):
+    script = """
+id -u
+for d in /opt/gpurig /opt/gpurig/app /usr/local/bin /etc; do [ -w $d ] && echo writable $d; done
+cd && touch x && echo home
+"""
+    code, out, _ = _run(engine, job_image, "sh", "-c", script)
+    assert (code, out.split()) == (0, ["1000", "home"])
+
+
+def test_a_checkouts_files_do_not_shadow_modules(engine, job_image):
+    script = """
+cd && for m in yaml click gpurig llama_cpp; do echo 'raise SystemExit("shadowed")' > $m.py; done
+PYTHONPATH=. gpurig-job --version
+"""
+    code, out, err = _run(engine, job_image, "sh", "-c", script)
+    assert code == 0, err
+    assert out.startswith("gpurig-job, version")
+
+
+def test_every_module_of_the_job_programs_imports_in_the_image(engine, job_image):
+    script = """
+import importlib, pkgutil, gpurig.common, gpurig.evaljobs
+for package in (gpurig.common, gpurig.evaljobs):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            print(module.name)
+"""
+    code, out, err = _run(engine, job_image, "/opt/gpurig/bin/python", "-I", "-c", script)
+    assert code == 0, err
+    assert "gpurig.evaljobs.selfcheck" in out
+
+
+def test_nothing_of_the_host_and_no_compiler_is_in_the_image(engine, job_image):
+    script = """
+for m in docker pynvml prometheus_client gpurig.runner gpurig.provisioning gpurig.images pip; do
+    /opt/gpurig/bin/python -I -c "import $m" 2>/dev/null && echo module $m
+done
+for p in gcc g++ cc c++ cmake ninja; do command -v $p; done
+ls /ca /lock /wheels 2>/dev/null
+true
+"""
+    code, out, _ = _run(engine, job_image, "sh", "-c", script)
+    assert (code, out) == (0, "")
+
+
+def test_the_labels_say_what_it_is(engine, job_image, job_plan):
+    labels = engine.images.get(job_image).labels
+    assert dict(job_plan.labels).items() <= labels.items()
+    assert labels[LABEL_HASH].startswith(job_image.partition(":")[2])
+
+
+def test_a_change_of_code_rebuilds_in_seconds(engine, job_image, job_plan, temporary_tags):
+    changed = _with_new_code(job_plan, f"\nCHANGED = {time.time_ns()}\n")
+    temporary_tags.append(changed.tag)
+    lines: list[str] = []
+    start = time.monotonic()
+    assert ensure_image(engine, changed, on_line=lines.append).built
+    took = time.monotonic() - start
+    assert took < 15, f"{took:.1f} s"
+    assert not [line for line in lines if "Building wheel" in line or "Collecting" in line]
+    code, out, _ = _run(
+        engine, changed.tag, "/opt/gpurig/bin/python", "-I", "-c", "import gpurig.evaljobs as e; print(e.CHANGED)"
+    )
+    assert (code, out.strip().isdigit()) == (0, True)
+
+
+def _small_plan(dockerfile: str, base_image: str, transport: Transport | None = None) -> ImagePlan:
+    return plan_image(
+        "gpurig-test",
+        title="test",
+        dockerfile="Dockerfile",
+        files=(ContextFile("Dockerfile", dockerfile.encode()),),
+        build_args={"BASE_IMAGE": base_image},
+        labels={},
+        transport=transport or Transport(),
+    )
+
+
+def test_a_proxys_password_is_used_and_is_nowhere_in_the_image(engine, base_image, temporary_tags):
+    proxy = f"http://user:{SECRET}@127.0.0.1:1"
+    run = f'RUN test "$http_proxy" = "$HTTPS_PROXY" && echo {time.time_ns()} > /built'
+    plan = _small_plan(
+        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\n{run}\n",
+        base_image,
+        Transport(http_proxy=proxy, https_proxy=proxy),
+    )
+    temporary_tags.append(plan.tag)
+    lines: list[str] = []
+    ensure_image(engine, plan, on_line=lines.append)
+    assert SECRET not in "".join(lines)
+    image = engine.images.get(plan.tag)
+    assert SECRET not in json.dumps(image.attrs) + json.dumps(image.history())
+    saved = b"".join(image.save())
+    assert len(saved) > 10_000_000
+    assert SECRET.encode() not in saved
+
+
+def test_a_failed_build_says_why_and_leaves_no_image(engine, base_image, tmp_path, temporary_tags):
+    plan = _small_plan(
+        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\n# {time.time_ns()}\nRUN echo 'error: the moon is full' >&2; exit 7\n",
+        base_image,
+    )
+    temporary_tags.append(plan.tag)
+    with pytest.raises(PrerequisiteError) as caught:
+        ensure_image(engine, plan, on_line=lambda _: None, log=tmp_path / "build.log")
+    assert "the moon is full" in caught.value.message
+    assert "non-zero code: 7" in caught.value.message
+    assert str(tmp_path / "build.log") in caught.value.hint
+    assert engine.images.list(plan.tag) == []
+
+
+def test_a_base_image_that_nobody_has_is_said_in_one_line(engine, tmp_path):
+    plan = _small_plan("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n", "gpurig-no-such-base:1")
+    with pytest.raises(PrerequisiteError) as caught:
+        ensure_image(engine, plan, on_line=lambda _: None, log=tmp_path / "build.log")
+    assert "base image" in caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def exporter_image(engine: docker.DockerClient, base_image: str) -> str:
+    return ensure_image(engine, plan_exporter_image(base_image=base_image), on_line=lambda _: None).tag
+
+
+def test_the_exporter_serves_from_a_confined_container_and_stops_cleanly(engine, exporter_image):
+    container = engine.containers.run(
+        exporter_image,
+        ["metrics", "serve", "--listen", "0.0.0.0:9476", "--backend", "demo"],
+        detach=True,
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        ports={"9476/tcp": ("127.0.0.1", None)},
+    )
+    try:
+
+        def scraped() -> str:
+            container.reload()
+            bound = container.ports.get("9476/tcp")
+            if not bound:
+                return ""
+            try:
+                url = f"http://127.0.0.1:{bound[0]['HostPort']}/metrics"
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    return answer.read().decode()
+            except OSError:
+                return ""
+
+        text = wait_for(scraped, timeout_s=30)
+        assert text, container.logs().decode()
+        assert "gpurig_gpu_power_watts{" in text
+        assert container.exec_run(["id", "-u"]).output.strip() == b"1000"
+        container.stop(timeout=10)
+        assert container.wait()["StatusCode"] == 0
+    finally:
+        container.remove(force=True)
+
+
+def test_the_exporters_image_has_no_models_and_no_llama(engine, exporter_image):
+    code, out, _ = _run(
+        engine,
+        exporter_image,
+        "-c",
+        "find / -xdev -name '*.gguf' 2>/dev/null; /opt/gpurig/bin/python -I -c 'import llama_cpp' 2>&1 | tail -1",
+        entrypoint="sh",
+    )
+    assert (code, out.strip()) == (0, "ModuleNotFoundError: No module named 'llama_cpp'")
