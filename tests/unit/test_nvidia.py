@@ -95,11 +95,20 @@ def test_a_card_that_the_driver_does_not_list_is_told_and_the_others_stay() -> N
     assert problem.unusable
 
 
-def test_a_card_without_a_handle_is_told_once() -> None:
+def test_a_card_without_a_handle_is_told_once_with_its_address() -> None:
     lost = NvmlDevice(index="1", failure=NvmlFailure(15, "GPU is lost"))
     facts = judge(NvmlReading(devices=(RTX_4090, lost)), with_cards(CARD, replace(CARD, address="0000:02:00.0")))
     (problem,) = facts.problems
     assert "GPU is lost" in problem.message
+    assert "0000:02:00.0" in problem.message
+
+
+def test_two_cards_without_handles_are_told_once_each_and_not_mixed_up() -> None:
+    lost = [NvmlDevice(index=str(n), failure=NvmlFailure(15, "GPU is lost")) for n in (1, 2)]
+    cards = [replace(CARD, address=f"0000:0{n}:00.0") for n in (1, 2, 3)]
+    facts = judge(NvmlReading(devices=(RTX_4090, *lost)), with_cards(*cards))
+    assert len(facts.problems) == 2
+    assert all("NVML's number" in problem.message for problem in facts.problems)
 
 
 def test_a_spare_card_for_a_virtual_machine_is_told_and_is_no_failure() -> None:

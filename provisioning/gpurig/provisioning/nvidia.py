@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpurig.provisioning.facts import Gpu, Problem
 from gpurig.provisioning.host import NVIDIA, Host, PciDevice, pci_address
@@ -52,6 +52,7 @@ def judge(reading: NvmlReading, host: Host) -> NvidiaFacts:
     cards = tuple(device for device in host.pci if device.vendor == NVIDIA)
     if reading.failure:
         return NvidiaFacts(problems=_without_nvml(reading, host, cards))
+    reading = _with_address_of_lost_card(reading, cards)
     gpus: list[Gpu] = []
     problems: list[Problem] = []
     for device in reading.devices:
@@ -139,6 +140,17 @@ def _held_by_other(card: PciDevice) -> Problem:
     return Problem("nvml", message, f"{_INSTALL} and reboot", unusable=True)
 
 
+def _with_address_of_lost_card(reading: NvmlReading, cards: tuple[PciDevice, ...]) -> NvmlReading:
+    """NVML names no address for a card without a handle; where one card is left over on the bus, it is that."""
+    listed = {pci_address(device.pci) for device in reading.devices}
+    left = [card for card in cards if card.address not in listed and card.driver in {"", "nvidia"}]
+    lost = [device for device in reading.devices if device.failure and not device.pci]
+    if len(left) != 1 or len(lost) != 1:
+        return reading
+    found = tuple(replace(device, pci=left[0].address) if device is lost[0] else device for device in reading.devices)
+    return replace(reading, devices=found)
+
+
 def _missing(reading: NvmlReading, cards: tuple[PciDevice, ...]) -> list[Problem]:
     """Cards on the bus that NVML does not list."""
     listed = {pci_address(device.pci) for device in reading.devices}
@@ -159,13 +171,14 @@ def _missing(reading: NvmlReading, cards: tuple[PciDevice, ...]) -> list[Problem
 
 
 def _judge_device(device: NvmlDevice, reading: NvmlReading, host: Host) -> tuple[list[Gpu], list[Problem]]:
-    label = f"NVIDIA GPU {device.index}" + (f" ({pci_address(device.pci)})" if pci_address(device.pci) else "")
+    address = pci_address(device.pci)
+    label = f"NVIDIA GPU at {address}" if address else f"NVIDIA GPU with NVML's number {device.index}"
     if device.failure:
         return [], [
             Problem(
                 "nvml",
                 f"{label} cannot be used: {device.failure.words}",
-                "see dmesg for Xid lines; reset it (nvidia-smi --gpu-reset) or reboot",
+                f"see dmesg for Xid lines; reset it (nvidia-smi --gpu-reset -i {device.index}) or reboot",
                 unusable=True,
             )
         ]
