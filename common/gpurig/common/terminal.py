@@ -44,7 +44,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 
     while sum(widths) + gap * (len(widths) - 1) > width and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     right = [
-        bool(rows) and all(row[index].rstrip("%").replace(".", "").replace("-", "").isdigit() for row in cells[1:])
+        bool(rows) and all(row[index].rstrip(" %").replace(".", "").replace("-", "").isdigit() for row in cells[1:])
         for index in range(len(header))
     ]
     lines = []
