@@ -24,7 +24,7 @@ from gpurig.common.version import __version__
 
 Backend = Literal["cuda", "rocm", "cpu"]
 
-_PACKAGES = ("llama-cpp-python", "numpy", "pydantic")
+_PACKAGES = ("llama-cpp-python", "numpy")
 _PROMPT = "A GitLab CI job:\n"
 _TOKENS = 8
 
@@ -291,7 +291,17 @@ def _generate(llama: Any, *, gpu: bool) -> Generated | None:
         return None
     start = time.monotonic()
     try:
-        engine = llama.Llama(str(model), n_ctx=64, n_batch=64, n_gpu_layers=-1 if gpu else 0, seed=1, verbose=False)
+        # One thread: on a busy machine several would wait for one another longer than eight tokens take.
+        engine = llama.Llama(
+            str(model),
+            n_ctx=64,
+            n_batch=64,
+            n_gpu_layers=-1 if gpu else 0,
+            n_threads=1,
+            n_threads_batch=1,
+            seed=1,
+            verbose=False,
+        )
         try:
             prompt = engine.tokenize(_PROMPT.encode())
             # The bare loop does not stop at an end token: every token asked for is decoded.
