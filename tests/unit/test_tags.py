@@ -52,9 +52,13 @@ def test_unified_memory_is_tagged() -> None:
     assert {"unified", "vram-128gb", "gb10"} <= set(tags_for([spark]))
 
 
-def test_the_largest_entry_stays_within_gitlabs_50_tags() -> None:
-    eight = [Gpu("rocm", str(n), "AMD Instinct MI355X", "", 288 * 2**30, arch="gfx950") for n in range(8)]
-    assert len(tags_for(eight)) <= 50
+@pytest.mark.parametrize("count", [8, 16, 64, 100])
+def test_the_largest_entry_stays_within_gitlabs_50_tags(count: int) -> None:
+    many = [Gpu("rocm", str(n), "AMD Instinct MI355X", "", 288 * 2**30, arch="gfx950") for n in range(count)]
+    tags = tags_for(many)
+    assert len(tags) <= 50
+    assert {"gpus-1", "gpus-2", "gpus-4", "gpus-8", f"gpus-{count}"} <= set(tags)
+    assert f"gpus-{count + 1}" not in tags
 
 
 @pytest.mark.parametrize(

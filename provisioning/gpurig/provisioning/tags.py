@@ -31,8 +31,8 @@ def tags_for(gpus: Sequence[Gpu]) -> tuple[str, ...]:
 
     A tag is a promise that holds for every GPU of the entry, because a job cannot know which of them it uses: the
     memory classes are those of the smallest one, and architecture, model and `unified` are there only where all
-    agree. Cumulative where a job says "at least": the memory classes up to the GPU's own, and `gpus-1` … `gpus-N` for
-    an entry with several.
+    agree. Cumulative where a job says "at least": the memory classes up to the GPU's own, and the counts up to the
+    entry's own where it has several (each up to 8, then powers of two: GitLab allows a runner 50 tags).
 
     Returns:
         Unique tags in a fixed order: gpurig, gpu, backend, memory classes ascending, count, unified, architecture,
@@ -46,9 +46,14 @@ def tags_for(gpus: Sequence[Gpu]) -> tuple[str, ...]:
     if len(known) == len(sizes):
         tags += [f"vram-{size}gb" for size in vram_classes_gb(min(known))]
     if len(gpus) > 1:
-        tags += [f"gpus-{count}" for count in range(1, len(gpus) + 1)]
+        tags += [f"gpus-{count}" for count in _counts(len(gpus))]
     if all(gpu.unified for gpu in gpus):
         tags.append("unified")
     for kind in ({gpu.arch for gpu in gpus}, {model_slug(gpu.name) for gpu in gpus}):
         tags += kind if len(kind) == 1 and "" not in kind else ()
     return tuple(dict.fromkeys(tags))
+
+
+def _counts(owned: int) -> list[int]:
+    counts = [*range(1, 9), *(2**power for power in range(4, 11)), owned]
+    return sorted({count for count in counts if count <= owned})
