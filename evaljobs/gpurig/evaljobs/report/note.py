@@ -80,10 +80,10 @@ def _metrics(results: Results) -> list[str]:
 def _failure(sample: SampleResult, pass_score: float | None) -> list[str]:
     lines = [f"- {_code(sample.id)}", "", "  ```text"]
     lines += [f"  {_BAR}{_line(reason)}" for reason in reasons(sample, pass_score)]
-    answer = sample.output[:_LONGEST_ANSWER]
+    answer = sample.output[:_LONGEST_ANSWER].rstrip()
     if answer:
         lines.append(f"  {_BAR}".rstrip())
-        lines += [f"  {_BAR}{_line(line)}" for line in answer.rstrip("\n").split("\n")]
+        lines += [f"  {_BAR}{_line(line)}".rstrip() for line in answer.split("\n")]
     if len(sample.output) > _LONGEST_ANSWER:
         lines.append(f"  {_BAR}… ({len(sample.output):,} characters)")
     return [*lines, "  ```", ""]

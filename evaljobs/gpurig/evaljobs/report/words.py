@@ -79,7 +79,8 @@ def reasons(sample: SampleResult, pass_score: float | None) -> Iterator[str]:
         yield f"generation: {sample.error or 'failed'}"
     for outcome in sample.checks:
         if not outcome.passed:
-            label = f" ({outcome.label})" if outcome.label else ""
+            # Most messages quote what they looked for; then the label would only repeat it.
+            label = f" ({outcome.label})" if outcome.label and outcome.label not in outcome.message else ""
             yield f"{outcome.check}{label}: {outcome.message or 'failed'}"
     if sample.grade is None:
         if not sample.passed and pass_score is not None and sample.finish != "error":
