@@ -126,6 +126,12 @@ def test_every_refusal_to_start_keeps_nvmls_words_and_says_what_to_do(code: int)
     assert problem.unusable
 
 
+def test_a_jetson_without_the_library_is_no_cpu_box() -> None:
+    problem = the_problem(refused(LIBRARY_NOT_FOUND), replace(BARE, platform="jetson"))
+    assert "JetPack" in problem.hint
+    assert problem.unusable
+
+
 def test_windows_subsystem_without_the_library_points_to_windows() -> None:
     problem = the_problem(refused(LIBRARY_NOT_FOUND), replace(BARE, platform="wsl2"))
     assert "/dev/dxg" in problem.message
