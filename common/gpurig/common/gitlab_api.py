@@ -6,6 +6,7 @@ Used by provisioning (runners) and by the report stage (the merge request's note
 from __future__ import annotations
 
 import contextlib
+import json
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +109,17 @@ def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str) -> RemoteError
             f"{doing}: {url} answered with something that is not GitLab's API",
             hint="check that the URL is a GitLab, not a proxy or a login page",
         )
-    # An answer that is no JSON comes as bytes: a proxy's error page says nothing in one line.
-    reason = "" if isinstance(error.error_message, bytes) else str(error.error_message or "").strip()
+    # A proxy's error page says nothing in one line.
+    reason = str(error.error_message or "").strip() if said_by_gitlab(error) else ""
     reason = reason if len(reason) <= 200 else reason[:200] + "…"
     hint = _STATUS_HINTS.get(status, "GitLab itself failed: try again later, or look at its status page")
     return RemoteError(f"{doing}: GitLab answered {status}" + (f" ({reason})" if reason else ""), hint=hint)
+
+
+def said_by_gitlab(error: gitlab.GitlabError) -> bool:
+    """Whether GitLab itself answered: its API speaks JSON, and a proxy's error page does not."""
+    try:
+        json.loads(error.response_body or b"")
+    except ValueError:
+        return False
+    return True

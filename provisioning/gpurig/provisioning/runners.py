@@ -13,7 +13,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpurig.common.errors import InputError, RemoteError
-from gpurig.common.gitlab_api import connect, translated
+from gpurig.common.gitlab_api import connect, said_by_gitlab, translated
 from gpurig.provisioning.plan import RunnerSpec
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class HttpGitLab:
     def check_token(self) -> None:
         """Fail now, before anything is made, where GitLab cannot be reached or does not know the user's token."""
         # A token of scope create_runner alone may not read the version: 403 then says that the token is known.
-        self._unless({403}, "checking the token", lambda: self._as_user().http_get("/version"))
+        self._unless({403}, "checking the token", lambda: self._document(self._as_user().http_get("/version")))
 
     def create(self, spec: RunnerSpec) -> Created:
         """Make a runner; RefusedError where it was certainly not made."""
@@ -122,10 +122,7 @@ class HttpGitLab:
         try:
             made = _Answer.model_validate(answer)
         except ValidationError as error:
-            raise RemoteError(
-                f"creating the runner: {self._url} answered with something that is not GitLab's API",
-                hint="check that the URL is a GitLab, not a proxy or a login page",
-            ) from error
+            raise self._strange() from error
         return Created(id=made.id, token=made.token, expires_at=made.token_expires_at)
 
     def _number(self, client: gitlab.Gitlab, spec: RunnerSpec) -> int:
@@ -144,7 +141,7 @@ class HttpGitLab:
         return self._unless(
             _UNKNOWN_TOKEN,
             "verifying the runner",
-            lambda: self._as_runner().http_post("/runners/verify", post_data={"token": token}),
+            lambda: self._document(self._as_runner().http_post("/runners/verify", post_data={"token": token})),
         )
 
     def delete(self, token: str) -> None:
@@ -153,7 +150,7 @@ class HttpGitLab:
         self._unless(
             _UNKNOWN_TOKEN,
             "deleting the runner",
-            lambda: self._as_runner().http_request("delete", "/runners", post_data={"token": token}),
+            lambda: self._emptied(self._as_runner().http_request("delete", "/runners", post_data={"token": token})),
         )
 
     def online(self, runner_id: int) -> bool | None:
@@ -165,9 +162,11 @@ class HttpGitLab:
             # No token at hand: this `up` created nothing.
             return None
         known = self._unless(
-            _MAY_NOT_ASK, "asking for the runner", lambda: answers.append(client.http_get(f"/runners/{runner_id}"))
+            _MAY_NOT_ASK,
+            "asking for the runner",
+            lambda: answers.append(self._document(client.http_get(f"/runners/{runner_id}"))),
         )
-        if not known or not isinstance(answers[0], dict):
+        if not known:
             return None
         return answers[0].get("status") == "online" or answers[0].get("online") is True
 
@@ -192,7 +191,28 @@ class HttpGitLab:
 
     def delete_by_id(self, runner_id: int) -> None:
         """Remove a runner with the user's token; nothing where there is none."""
-        self._unless({404}, "deleting the runner", lambda: self._as_user().http_delete(f"/runners/{runner_id}"))
+        self._unless(
+            {404},
+            "deleting the runner",
+            lambda: self._emptied(self._as_user().http_delete(f"/runners/{runner_id}")),
+        )
+
+    def _document(self, answer: Any) -> dict[str, Any]:
+        """A JSON object; python-gitlab hands a login page through as the response it is."""
+        if not isinstance(answer, dict):
+            raise self._strange()
+        return answer
+
+    def _emptied(self, answer: Any) -> None:
+        """The answer to a deletion: 204, or what was deleted."""
+        if answer.status_code != 204 and "json" not in answer.headers.get("Content-Type", ""):
+            raise self._strange()
+
+    def _strange(self) -> RemoteError:
+        return RemoteError(
+            f"{self._url} answered with something that is not GitLab's API",
+            hint="check that the URL is a GitLab, not a proxy or a login page",
+        )
 
     def _unless(self, codes: Collection[int], doing: str, call: Callable[[], object]) -> bool:
         """Whether `call` went well; False where GitLab answered with one of `codes`."""
@@ -202,7 +222,7 @@ class HttpGitLab:
             try:
                 call()
             except gitlab.GitlabError as error:
-                if error.response_code in codes:
+                if error.response_code in codes and said_by_gitlab(error):
                     return False
                 raise
         return True
