@@ -96,7 +96,7 @@ def _without_library(host: Host, where: str) -> tuple[Problem, ...]:
         return (Problem("nvml", f"NVIDIA GPU at {where}, but its driver is not installed", _INSTALL, unusable=True),)
     if host.platform == "jetson":
         message = "this is a Jetson, but libnvidia-ml.so.1 is not found"
-        hint = "install JetPack 6 or newer with its nvidia-l4t-core and nvidia-l4t-cuda packages"
+        hint = "JetPack 6 (driver 540) and newer bring it; older ones have no NVML"
         return (Problem("nvml", message, hint, unusable=True),)
     if host.platform == "wsl2":
         message = "WSL2 offers a GPU (/dev/dxg), but libnvidia-ml.so.1 is not found"
