@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from standins import openapi
 from standins.calls import Api, HandRunner, zipped
 from standins.gitlab import GitLab
 from standins.gitlab.routes import ROUTES
+from standins.runner.client import Client
+from standins.runner.config import Entry
+from standins.runner.masking import Masker
+from standins.runner.trace import Trace
 
 _CI = """
 make: {tags: [cpu], script: [echo], artifacts: {paths: [out]}}
@@ -96,6 +102,31 @@ def test_a_walk_over_every_operation_fits_the_document(gitlab: GitLab, document:
     }
     # Registration tokens are off and there is no job router: those two are refused on purpose.
     assert unanswered == {("POST", "/api/v4/runners"), ("GET", "/api/v4/runners/router/discovery")}
+    problems = [problem for exchange in gitlab.requests for problem in document.violations(exchange)]
+    assert problems == []
+
+
+def test_what_the_tests_runner_sends_fits_the_document(
+    gitlab: GitLab, document: openapi.Document, tmp_path: Path
+) -> None:
+    project = gitlab.add_project("team/app")
+    token = HandRunner.make(gitlab, project.id, "cpu").token
+    client = Client(Entry(name="box", url=gitlab.url, token=token, docker={"gpus": "all"}), "s_000000000000")
+    assert client.request_job() is None
+    gitlab.create_pipeline(project, _CI)
+    job = client.request_job()
+    assert job is not None
+    artifact = tmp_path / "artifacts.zip"
+    artifact.write_bytes(zipped(out="1"))
+    trace = Trace(client, job["id"], job["token"], masker=Masker([]), limit_bytes=100, on_abort=lambda: None)
+    trace.line("hello")
+    client.update_job(job["id"], job["token"], state="running")
+    client.upload(job["id"], job["token"], artifact, kind="archive", form="zip", expire_in="1 day")
+    trace.finish("failed", "script_failure", 3)
+    client.download(job["id"], job["token"], tmp_path / "back.zip")
+    assert (tmp_path / "back.zip").read_bytes() == artifact.read_bytes()
+    made = gitlab.state.jobs[job["id"]]
+    assert (made.log, made.status, made.exit_code) == ("hello\n", "failed", 3)
     problems = [problem for exchange in gitlab.requests for problem in document.violations(exchange)]
     assert problems == []
 

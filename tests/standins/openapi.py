@@ -88,7 +88,7 @@ class Document:
         request = exchange.request
         parameters = {item["name"]: item for item in operation.get("parameters", []) if item["in"] == "query"}
         content = operation.get("requestBody", {}).get("content", {})
-        schema = self._resolved(next(iter(content.values()), {}).get("schema", {}))
+        schema = self._resolved(next((item["schema"] for item in content.values()), {}))
         fields = set(schema.get("properties", {}))
         problems = [
             f"{key}: the query parameter {name} is not documented"

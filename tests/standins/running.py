@@ -72,8 +72,10 @@ def remove_leftovers(engine: docker.DockerClient, folder: Path) -> None:
     path = folder / ".runner_system_id"
     if not path.is_file():
         return
-    mine = {"label": f"{LABEL}.runner.system_id={path.read_text(encoding='utf-8').strip()}"}
+    mine: dict[str, str | list[str] | bool] = {
+        "label": f"{LABEL}.runner.system_id={path.read_text(encoding='utf-8').strip()}"
+    }
     for job in engine.containers.list(all=True, filters=mine):
         job.remove(force=True, v=True)
-    for volume in engine.volumes.list(filters=mine):
+    for volume in engine.volumes.list(filters=dict(mine)):
         volume.remove(force=True)

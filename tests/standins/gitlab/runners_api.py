@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from standins.gitlab import auth
-from standins.gitlab.model import MAINTAINER, OWNER, Job, Manager, Runner, contact_status, stamp
+from standins.gitlab.model import MAINTAINER, OWNER, Group, Job, Manager, Project, Runner, User, contact_status, stamp
 from standins.gitlab.state import State
 from standins.gitlab.wire import ApiError, Params, Request, Response, answer, invalid, message, paginated
 
@@ -232,11 +232,11 @@ def _changeable(state: State, request: Request) -> Runner:
     return runner
 
 
-def _level(runner: Runner, user: Any) -> int:
+def _level(runner: Runner, user: User) -> int:
     """The user's role where the runner belongs; an instance runner is an administrator's."""
     if user.admin:
         return OWNER
-    places = [*runner.projects, *([runner.group] if runner.group else [])]
+    places: list[Project | Group] = [*runner.projects, *([runner.group] if runner.group else [])]
     return max((place.level(user) for place in places), default=0)
 
 

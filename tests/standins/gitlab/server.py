@@ -80,7 +80,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def server_bind(self) -> None:
         # HTTPServer's own asks the name service for the host's name, which can take seconds.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -134,12 +134,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         request = self._read()
         fault = self.server.fault_for(request)
         if fault is None:
-            response, template = self.server.respond(request)
-            self.server.record(Exchange(request, response, template))
-            self._write(response)
+            answered, template = self.server.respond(request)
+            self.server.record(Exchange(request, answered, template))
+            self._write(answered)
             return
         template = ""
-        response = None
+        response: Response | None = None
         if fault.kind in {"slow", "cut"} or fault.done_first:
             self.server.closing.wait(fault.delay_s)
             response, template = self.server.respond(request)

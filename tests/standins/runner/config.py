@@ -14,7 +14,7 @@ from standins.runner.config_keys import DOCKER, GLOBAL, RUNNER
 _DONE_GLOBAL = frozenset({"concurrent", "check_interval", "log_level", "log_format", "listen_address", "runners"})
 _DONE_RUNNER = frozenset(
     {"name", "limit", "request_concurrency", "url", "id", "token", "token_obtained_at", "token_expires_at"}
-    | {"tls-ca-file", "executor", "environment", "docker", "clone_url", "builds_dir", "output_limit"}
+    | {"tls-ca-file", "executor", "environment", "docker", "clone_url", "builds_dir", "output_limit", "feature_flags"}
 )
 _DONE_DOCKER = frozenset(
     {"hostname", "image", "runtime", "memory", "memory_swap", "memory_reservation", "cpuset_cpus", "cpus", "cpu_shares"}
@@ -62,6 +62,7 @@ class Entry:
     builds_dir: str = "/builds"
     clone_url: str = ""
     output_limit_bytes: int = 4096 * 1024
+    new_bash_eval: bool = False
     docker: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -129,8 +130,20 @@ def _entry(table: Mapping[str, Any]) -> Entry:
         builds_dir=table.get("builds_dir") or "/builds",
         clone_url=table.get("clone_url", ""),
         output_limit_bytes=(table.get("output_limit") or 4096) * 1024,
+        new_bash_eval=_flags(table)["FF_USE_NEW_BASH_EVAL_STRATEGY"],
         docker=docker,
     )
+
+
+def _flags(table: Mapping[str, Any]) -> dict[str, bool]:
+    flags = {"FF_USE_NEW_BASH_EVAL_STRATEGY": False}
+    for name, value in (table.get("feature_flags") or {}).items():
+        if name not in flags:
+            raise ConfigError(f"the tests' runner does not do the feature flag {name}")
+        if not isinstance(value, bool):
+            raise ConfigError(f"the feature flag {name} must be a bool, not {type(value).__name__}")
+        flags[name] = value
+    return flags
 
 
 def _check(prefix: str, table: Mapping[str, Any], known: Mapping[str, str], done: frozenset[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
-from docker.utils.socket import frames_iter
+from docker.utils import socket as streams
 
 from standins.runner import container as containers
 from standins.runner import sources
@@ -111,7 +111,8 @@ class Job:
         payload = self._payload
         specification = containers.specification(payload, image, containers.binds(self._engine, payload))
         name = f"{containers.container_name(payload)}-{payload.id:08x}-build"
-        created = self._engine.api.create_container_from_config(specification, name)
+        api: Any = self._engine.api
+        created = api.create_container_from_config(specification, name)
         container = self._engine.containers.get(created["Id"])
         with self._guard:
             self._container = container
@@ -138,7 +139,8 @@ class Job:
             # A script longer than the socket's buffer must not wait for output that nobody reads yet.
             writer = threading.Thread(target=_send, args=(raw, script.encode()))
             writer.start()
-            for _, data in frames_iter(connection, tty=False):
+            frames: Any = streams.frames_iter
+            for _, data in frames(connection, tty=False):
                 self._trace.write(data)
             writer.join()
         finally:
@@ -215,4 +217,8 @@ def _script(commands: list[str], payload: Payload) -> str:
         lines.append(f"echo {shlex.quote('$ ' + shown[0] + (' # collapsed multi-line command' if shown[2] else ''))}")
         lines.append(command)
     options = "if set -o | grep pipefail > /dev/null; then set -o pipefail; fi\nset -o errexit\n"
-    return f"{options}: | eval {shlex.quote(chr(10).join(lines))}\nexit 0\n"
+    command = f"eval {shlex.quote(chr(10).join(lines))}"
+    # Without the subshell bash makes every exit code 1, as it does for gitlab-runner (its issue 27668).
+    if payload.entry.new_bash_eval:
+        command = f"({command})"
+    return f"{options}: | {command}\nexit 0\n"
