@@ -168,6 +168,24 @@ def test_records_of_two_models_are_refused():
         run(the_records=records(generations=records().generations | {"two": other}))
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_an_error_and_never_a_mean(score):
+    with pytest.raises(InputError, match="grade_mean"):
+        run(the_records=records(grades=records().grades | {"one": grade("one", score)}))
+
+
+def test_times_too_small_to_divide_by_are_an_error_not_an_endless_speed():
+    instant = {name: generation(name, seconds=5e-324) for name in IDS}
+    with pytest.raises(InputError, match="tokens_per_second"):
+        run(
+            the_records=records(
+                generations=instant,
+                checks={n: checked(n, True, True) for n in IDS},
+                grades={n: grade(n, 1.0) for n in IDS},
+            )
+        )
+
+
 def test_a_run_in_which_nothing_could_be_generated_has_figures_and_fails_its_gate():
     dead = {
         name: generation(name, output="", finish="error", error="x", completion_tokens=0, seconds=0) for name in IDS

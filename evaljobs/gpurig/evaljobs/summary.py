@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -35,7 +36,7 @@ def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, fact
 
     Raises:
         InputError: a sample lacks a record (the message names the stage to run), two models wrote the records of one
-            stage, or the gate asks for a metric that the run does not have.
+            stage, a figure in them is not a number, or the gate asks for a metric that the run does not have.
     """
     _demand("generate", samples, records.generations)
     # A sample that could not be generated may have been passed over by the later stages.
@@ -47,6 +48,12 @@ def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, fact
     grades = [records.grades[sample.id] for sample in samples if sample.id in records.grades] if suite.grader else []
     done = tuple(_sample(suite, sample, records) for sample in samples)
     metrics = tuple(_metrics(suite, done))
+    for metric in metrics:
+        if not math.isfinite(metric.value):
+            raise InputError(
+                f'"{metric.name}" comes to {metric.value}: a score or a time in the records is not a usable number',
+                hint="delete the record files in --out and run the stages again",
+            )
     checks = [records.checks[sample.id] for sample in samples if sample.id in records.checks]
     packages: dict[str, str] = {}
     for written in (generations, checks, grades):
@@ -76,7 +83,7 @@ def _demand(stage: str, samples: Sequence[Sample], records: Mapping[str, object]
     if missing:
         which = f'sample "{missing[0]}"' + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise InputError(
-            f"{which} did not go through the stage {stage}",
+            f"{which} did not go through the stage {stage}, as the suite is now",
             hint=f"run `gpurig-job {stage}` first, with the same suite and --out",
         )
 

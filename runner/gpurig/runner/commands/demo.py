@@ -26,7 +26,7 @@ def demo(*, out: Path, fresh: bool) -> None:
     """
     from gpurig.runner.demo import run_demo  # noqa: PLC0415 - pydantic, which `--help` must not pay
 
-    click.echo("A model of 3 MB writes GitLab CI jobs on this machine's CPU; a second one grades them.")
+    click.echo("A bundled 3 MB model writes GitLab CI jobs on the CPU; a second one grades them.")
     outcome = run_demo(out, fresh=fresh)
     if outcome.results is not None:
         if outcome.nothing_new:
