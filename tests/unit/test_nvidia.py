@@ -69,6 +69,13 @@ def test_a_library_without_its_kernel_module_is_told_where_a_card_is() -> None:
     assert problem.unusable
 
 
+def test_a_loaded_module_without_its_device_files_is_not_called_unloaded() -> None:
+    problem = the_problem(refused(DRIVER_NOT_LOADED), replace(BARE, nvidia_module="570.86.15"))
+    assert "although" in problem.message
+    assert "/dev/nvidiactl" in problem.hint
+    assert problem.unusable
+
+
 def test_a_driver_on_a_machine_without_a_card_keeps_nothing_from_use() -> None:
     assert not the_problem(refused(DRIVER_NOT_LOADED), BARE).unusable
     assert not the_problem(NvmlReading(driver="580.95.05"), BARE).unusable

@@ -116,16 +116,14 @@ def _init_failure(failure: NvmlFailure, reading: NvmlReading, host: Host, where:
             )
             if part
         )
-        return (
-            words + (f" ({versions})" if versions else ""),
-            _RELOAD,
-        )
+        return words + (f" ({versions})" if versions else ""), _RELOAD
+    if failure.code == DRIVER_NOT_LOADED and host.nvidia_module:
+        message = f"NVML finds no driver, although kernel module {host.nvidia_module} is loaded"
+        return message, "check that /dev/nvidiactl and /dev/nvidia0 exist (nvidia-modprobe makes them), and see dmesg"
+    if failure.code == DRIVER_NOT_LOADED and where:
+        return f"NVIDIA GPU at {where}, but its kernel module is not loaded", _LOAD
     if failure.code == DRIVER_NOT_LOADED:
-        return (
-            (f"NVIDIA GPU at {where}, but its kernel module is not loaded", _LOAD)
-            if where or host.nvidia_module
-            else ("NVIDIA's driver is installed, but there is no NVIDIA GPU", _no_card_hint(host))
-        )
+        return "NVIDIA's driver is installed, but there is no NVIDIA GPU", _no_card_hint(host)
     if failure.code == NO_PERMISSION:
         return words, "run it as a user who may open /dev/nvidiactl, or as root"
     if failure.code == UNKNOWN:
