@@ -52,7 +52,7 @@ def token_source(token_file: str | None) -> Callable[[], str]:
         given = sys.stdin.read()
     elif token_file is not None:
         given = read_text(Path(token_file))
-    elif TOKEN_VARIABLE in os.environ:
+    elif os.environ.get(TOKEN_VARIABLE):
         given = os.environ[TOKEN_VARIABLE]
     known = [check_token(given)] if given is not None else []
 
