@@ -80,7 +80,6 @@ _GO_TYPES: dict[str, tuple[type, ...]] = {
     "StringOrArray": (str, list),
     "map[string]string": (dict,),
     "map[string]bool": (dict,),
-    "map[string]bool": (dict,),
     "time.Time": (datetime,),
 }
 
