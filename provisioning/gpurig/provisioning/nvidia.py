@@ -117,13 +117,8 @@ def _init_failure(failure: NvmlFailure, reading: NvmlReading, host: Host, where:
             if part
         )
         return words + (f" ({versions})" if versions else ""), _RELOAD
-    if failure.code == DRIVER_NOT_LOADED and host.nvidia_module:
-        message = f"NVML finds no driver, although kernel module {host.nvidia_module} is loaded"
-        return message, "check that /dev/nvidiactl and /dev/nvidia0 exist (nvidia-modprobe makes them), and see dmesg"
-    if failure.code == DRIVER_NOT_LOADED and where:
-        return f"NVIDIA GPU at {where}, but its kernel module is not loaded", _LOAD
     if failure.code == DRIVER_NOT_LOADED:
-        return "NVIDIA's driver is installed, but there is no NVIDIA GPU", _no_card_hint(host)
+        return _not_loaded(host, where)
     if failure.code == NO_PERMISSION:
         return words, "run it as a user who may open /dev/nvidiactl, or as root"
     if failure.code == UNKNOWN:
@@ -132,6 +127,15 @@ def _init_failure(failure: NvmlFailure, reading: NvmlReading, host: Host, where:
             _UNKNOWN,
         )
     return words, "see dmesg for NVRM and Xid lines, and try nvidia-smi"
+
+
+def _not_loaded(host: Host, where: str) -> tuple[str, str]:
+    if host.nvidia_module:
+        message = f"NVML finds no driver, although kernel module {host.nvidia_module} is loaded"
+        return message, "check that /dev/nvidiactl and /dev/nvidia0 exist (nvidia-modprobe makes them), and see dmesg"
+    if where:
+        return f"NVIDIA GPU at {where}, but its kernel module is not loaded", _LOAD
+    return "NVIDIA's driver is installed, but there is no NVIDIA GPU", _no_card_hint(host)
 
 
 def _held_by_other(card: PciDevice) -> Problem:
