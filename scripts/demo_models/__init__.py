@@ -1,0 +1,1 @@
+"""How the two bundled models are made: data, tokenizer, training, conversion, measurement."""

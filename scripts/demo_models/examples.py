@@ -1,0 +1,115 @@
+"""Tasks as training examples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Protocol
+
+from demo_models import corruptions, tasks
+from demo_models.pipelines import SHORT, TRAINING, Difficulty
+
+# Tokens of prompt and answer together that the models are trained for.
+CONTEXT = 640
+# One verdict stands against about a hundred foretold tokens.
+_VERDICT_WEIGHT = 30.0
+# Short tasks first: copying is found sooner where there is less to search.
+_SHORT_UNTIL = 0.15
+
+
+class Tokenizer(Protocol):
+    """What is used of a SentencePieceProcessor; so this module needs neither SentencePiece nor PyTorch."""
+
+    def encode(self, text: str) -> list[int]:
+        """The text's tokens."""
+
+    def bos_id(self) -> int:
+        """Begin of text."""
+
+    def eos_id(self) -> int:
+        """End of text."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sequence, and for each of its tokens what the model learns there.
+
+    Attributes:
+        tokens: ids, the end-of-text included where one is learned.
+        weights: how much the loss counts the prediction OF this token.
+        faults: 1 where the text up to here is already wrong, 0 where it is not yet, -1 where nothing is asked;
+            empty for a model that does not learn it.
+    """
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+    faults: tuple[int, ...] = ()
+
+
+class Source(Protocol):
+    """Where examples come from."""
+
+    def __call__(self, rng: random.Random, done: float) -> Example:
+        """One more example; `done` is the share of the training that is over."""
+
+
+def _difficulty(done: float) -> Difficulty:
+    return SHORT if done < _SHORT_UNTIL else TRAINING
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids, with the begin-of-text that llama.cpp adds to a prompt."""
+    return [tokenizer.bos_id(), *tokenizer.encode(text)]
+
+
+@dataclass(frozen=True)
+class GeneratorSource:
+    """Prompts with their right answers; `held_out` pipelines never appear."""
+
+    tokenizer: Tokenizer
+    held_out: Container[str]
+
+    def __call__(self, rng: random.Random, done: float) -> Example:
+        while True:
+            task = tasks.make_task(rng, difficulty=_difficulty(done))
+            if task.pipeline.digest in self.held_out:
+                continue
+            prompt = encode(self.tokenizer, tasks.generator_prompt(task.text))
+            answer = [*self.tokenizer.encode(task.reference), self.tokenizer.eos_id()]
+            if len(prompt) + len(answer) <= CONTEXT:
+                return Example((*prompt, *answer), (0.0,) * len(prompt) + (1.0,) * len(answer))
+
+
+@dataclass(frozen=True)
+class GraderSource:
+    """Prompts with right and wrong answers, their verdict, and where a wrong one first leaves the right one."""
+
+    tokenizer: Tokenizer
+    held_out: Container[str]
+
+    def __call__(self, rng: random.Random, done: float) -> Example:
+        while True:
+            task = tasks.make_task(rng, difficulty=_difficulty(done))
+            if task.pipeline.digest in self.held_out:
+                continue
+            right = rng.random() < 0.5
+            answer = task.reference if right else corruptions.corrupt(task, rng)[0]
+            example = graded_example(self.tokenizer, task, answer)
+            if len(example.tokens) <= CONTEXT:
+                return example
+
+
+def graded_example(tokenizer: Tokenizer, task: tasks.Task, answer: str) -> Example:
+    """One answer with its verdict."""
+    prompt = encode(tokenizer, tasks.generator_prompt(task.text))
+    whole = encode(tokenizer, tasks.grader_prompt(task.text, answer))
+    expected = encode(tokenizer, tasks.grader_prompt(task.text, task.reference))
+    right = answer == task.reference
+    verdict = tokenizer.encode(tasks.GOOD if right else tasks.BAD)
+    tokens = (*whole, *verdict)
+    fault = next((at for at, (a, b) in enumerate(zip(whole, expected, strict=False)) if a != b), len(whole))
+    faults = tuple(-1 if at < len(prompt) or at >= len(whole) else int(at >= fault) for at in range(len(tokens)))
+    # A grader that can foretell right answers knows where a wrong one leaves them; this signal is dense.
+    foretold = tuple(float(len(prompt) <= at < fault) for at in range(len(whole)))
+    return Example(tokens, foretold + (_VERDICT_WEIGHT,) * len(verdict), faults)

@@ -1,0 +1,150 @@
+"""Training from scratch on generated data, on a CPU in minutes."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from demo_models.examples import CONTEXT, Example, Source
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama's dimensions; `head_size` is 32 for both models."""
+
+    width: int
+    layers: int
+    hidden: int
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.width // 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_tokens: tokens of one step, padding included.
+        seed: of the weights and of all data.
+        muon_rate, adam_rate: peak learning rates of the matrices and of everything else.
+    """
+
+    shape: Shape
+    steps: int
+    batch_tokens: int
+    seed: int
+    muon_rate: float = 0.02
+    adam_rate: float = 0.003
+
+
+def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
+    """Random weights that follow from the seed."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape.width,
+            intermediate_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=CONTEXT,
+            rope_theta=10000.0,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+            bos_token_id=1,
+            eos_token_id=2,
+            initializer_range=0.02,
+        )
+    )
+
+
+def train(recipe: Recipe, source: Source, vocabulary: int, *, log_every: int = 50) -> LlamaForCausalLM:
+    """Train; prints the loss as it goes."""
+    model = new_model(recipe.shape, vocabulary, recipe.seed)
+    model.train()
+    probe = torch.nn.Linear(recipe.shape.width, 2)
+    matrices = [p for name, p in model.model.layers.named_parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)] + list(probe.parameters())
+    optimizers = (
+        torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=0.01, adjust_lr_fn="original"),
+        torch.optim.AdamW(others, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.01),
+    )
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    started, tokens = time.monotonic(), 0
+    for step, batch in zip(range(recipe.steps), batches(source, recipe), strict=False):
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * _schedule(step / recipe.steps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, aux = losses(model, probe, batch)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        (loss + aux).backward()
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        tokens += sum(len(example.tokens) for example in batch)
+        if step % log_every == 0 or step == recipe.steps - 1:
+            seconds = time.monotonic() - started
+            print(
+                f"step {step:5d}/{recipe.steps}  loss {loss.item():.4f}  faults {float(aux):.4f}  "
+                f"{tokens / seconds:6.0f} tokens/s  {seconds:5.0f} s",
+                flush=True,
+            )
+    return model.eval()
+
+
+def _schedule(done: float) -> float:
+    """Warm-up over 2 %, then linear to zero over the last 60 %."""
+    return min(1.0, (done + 1e-3) / 0.02) * min(1.0, (1.0 - done) / 0.6)
+
+
+def losses(
+    model: LlamaForCausalLM, probe: torch.nn.Linear, batch: list[Example]
+) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """Cross-entropy of the learned tokens, and of the faults where examples carry them."""
+    length = max(len(example.tokens) for example in batch)
+    ids = torch.zeros(len(batch), length, dtype=torch.long)
+    weights = torch.zeros(len(batch), length)
+    faults = torch.full((len(batch), length), -1, dtype=torch.long)
+    for row, example in enumerate(batch):
+        size = len(example.tokens)
+        ids[row, :size] = torch.tensor(example.tokens)
+        weights[row, : size - 1] = torch.tensor(example.weights[1:])
+        if example.faults:
+            faults[row, :size] = torch.tensor(example.faults)
+    hidden = model.model(input_ids=ids).last_hidden_state
+    wanted = weights > 0
+    labels = torch.roll(ids, -1, dims=1)[wanted]
+    each = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]).float(), labels, reduction="none")
+    loss = (each * weights[wanted]).sum() / weights.sum()
+    asked = faults >= 0
+    if not bool(asked.any()):
+        return loss, 0.0
+    return loss, torch.nn.functional.cross_entropy(probe(hidden[asked]).float(), faults[asked])
+
+
+def batches(source: Source, recipe: Recipe) -> Iterator[list[Example]]:
+    """Batches of similar lengths, in random order, for ever."""
+    rng = random.Random(recipe.seed)
+    steps = 0
+    while True:
+        done = steps / recipe.steps
+        pool = sorted((source(rng, done) for _ in range(512)), key=lambda example: len(example.tokens))
+        made: list[list[Example]] = [[]]
+        for example in pool:
+            if (len(made[-1]) + 1) * len(example.tokens) > recipe.batch_tokens:
+                made.append([])
+            made[-1].append(example)
+        rng.shuffle(made)
+        steps += len(made)
+        yield from made
