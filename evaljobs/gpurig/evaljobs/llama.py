@@ -17,6 +17,7 @@ from typing import Any
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.evaljobs.engine import Completion, Engine, EngineSettings, Request
 from gpurig.evaljobs.llama_log import last_errors
+from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.llama_sampling import Chain
 from gpurig.evaljobs.models import ModelFile
 
@@ -44,6 +45,7 @@ class LlamaProvider:
         Raises:
             InputError: llama.cpp refuses the file. PrerequisiteError: no memory, or a GPU build without a GPU.
         """
+        demand_loadable(model.path, settings.context)
         engine = LlamaEngine(model, settings)
         try:
             yield engine
