@@ -128,6 +128,23 @@ def test_the_installed_package_finds_its_assets(installed: Path) -> None:
     assert all("site-packages" in line for line in lines)
 
 
+def test_an_image_has_one_name_whether_it_is_planned_from_a_wheel_or_a_checkout(
+    distributions: tuple[Path, Path], installed: Path
+) -> None:
+    probe = (
+        "from gpurig.images.job_image import plan_job_image as job;"
+        "from gpurig.runner.exporter.image import plan_exporter_image as exporter;"
+        "import gpurig.images.plan as plan; print(job('cpu').tag, exporter().tag, plan.__file__)"
+    )
+    [checkout] = (distributions[0].parent / "tree").iterdir()
+    paths = os.pathsep.join(str(checkout / portion) for portion in PORTIONS)
+    python = str(installed / "python")
+    job, exporter, place = _ran(python, "-c", probe, cwd=Path("/")).stdout.split()
+    assert "site-packages" in place
+    tags = _ran(python, "-c", probe, cwd=Path("/"), env={**os.environ, "PYTHONPATH": paths}).stdout.split()
+    assert tags == [job, exporter, str(checkout / "images/gpurig/images/plan.py")]
+
+
 def test_a_job_image_asks_for_nothing_that_the_eval_extra_does_not() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     known = set(project["dependencies"]) | set(project["optional-dependencies"]["eval"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _GIB = 1024**3
 
 
-@click.command()
+@click.command(epilog="Example: gpurig-job selfcheck --backend cuda --json")
 @click.option(
     "--backend",
     type=click.Choice(["cpu", "cuda", "rocm"]),

@@ -20,12 +20,12 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
         raise click.BadParameter(f"{error}.") from error
 
 
-@click.group()
+@click.group(epilog="Example: gpurig metrics serve --backend demo")
 def metrics() -> None:
     """Serve GPU metrics to Prometheus."""
 
 
-@metrics.command()
+@metrics.command(epilog="Example: gpurig metrics serve --listen 0.0.0.0:9476, then scrape http://THIS-BOX:9476/metrics")
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
