@@ -60,13 +60,21 @@ def test_a_socket_where_nobody_listens_is_told(tmp_path: Path) -> None:
     assert "systemctl start docker" in caught.value.hint
 
 
-def test_a_socket_without_permission_is_told_with_the_group() -> None:
-    # As docker-py 7 words it: the cause is in the text, and its exceptions hold it as an argument.
-    cause = requests.exceptions.ConnectionError(("Connection aborted.", PermissionError(13, "Permission denied")))
-    with pytest.raises(PrerequisiteError, match="no permission") as caught, translated("asking"):
-        raise docker.errors.DockerException(f"Error while fetching server API version: {cause}") from cause
+def test_a_socket_without_permission_is_told_with_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The tests may run as root, whom no socket refuses.
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(PrerequisiteError, match="no permission") as caught:
+        connect(f"unix://{tmp_path}/docker.sock")
     assert "usermod -aG docker" in caught.value.hint
     assert caught.value.exit_code == EXIT_PREREQUISITE
+
+
+def test_an_engine_that_goes_away_in_the_middle_is_told() -> None:
+    with pytest.raises(PrerequisiteError, match="starting: the Docker Engine failed"), translated("starting"):
+        raise requests.exceptions.ConnectionError("Connection aborted.")
 
 
 @pytest.mark.parametrize(

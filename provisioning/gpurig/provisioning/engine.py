@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,16 +52,27 @@ def connect(address: str | None = None) -> docker.DockerClient:
 
 
 def _check_socket(path: Path) -> None:
+    """Knock at the socket: docker-py's own words for these failures name its internals."""
     try:
-        present = path.is_socket()
-    except PermissionError:
-        present = True
-    if not present:
+        with socket.socket(socket.AF_UNIX) as knock:
+            knock.settimeout(_TIMEOUT_S)
+            knock.connect(str(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise PrerequisiteError(
             f"no Docker Engine: there is no socket {path}",
             hint="install Docker Engine (docs.docker.com/engine/install), start it (systemctl start docker), "
             "or name its socket with --docker-host",
-        )
+        ) from error
+    except PermissionError as error:
+        raise PrerequisiteError(
+            f"no permission to use the Docker Engine's socket {path}",
+            hint="run it with sudo, or join the docker group: sudo usermod -aG docker $USER, then log in again",
+        ) from error
+    except OSError as error:
+        raise PrerequisiteError(
+            f"the Docker Engine does not answer on {path} ({error.strerror or error})",
+            hint="start it: systemctl start docker",
+        ) from error
 
 
 def check_version(described: dict[str, Any]) -> None:
@@ -174,20 +186,6 @@ def _from_engine(error: Any, doing: str) -> ApplianceError:
 
 
 def _from_connection(error: BaseException, doing: str) -> ApplianceError:
-    chain = []
-    at: BaseException | None = error
-    while at is not None and at not in chain:
-        chain.append(at)
-        at = at.__cause__ or at.__context__
-    if any(isinstance(one, PermissionError) for one in chain) or "Permission denied" in str(error):
-        return PrerequisiteError(
-            f"{doing}: no permission to use the Docker Engine's socket",
-            hint="run it with sudo, or join the docker group: sudo usermod -aG docker $USER, then log in again",
-        )
-    if any(isinstance(one, ConnectionRefusedError | FileNotFoundError) for one in chain):
-        return PrerequisiteError(
-            f"{doing}: the Docker Engine does not answer on its socket", hint="start it: systemctl start docker"
-        )
     return PrerequisiteError(
         f"{doing}: the Docker Engine failed: {' '.join(str(error).split())[:200]}",
         hint="check that it runs: docker version; its log: journalctl -u docker",
