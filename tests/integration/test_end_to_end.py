@@ -151,11 +151,13 @@ def test_no_secret_shows_in_any_output_log_process_list_container_or_image(
 
 
 def test_down_leaves_no_runner_no_container_no_file_but_the_models(box: Journey, engine: docker.DockerClient) -> None:
+    [models] = box.root.glob("var/lib/*/models")
+    (models / "pulled.gguf").write_bytes(b"a model that took an hour to download")
     said = box.gpurig("down", "down", "--root", str(box.root), "--name", box.name, "--unregister")
     assert said.code == 0, said.text
     seen = box.look("down", engine)
-    assert (seen.containers, list(seen.files), seen.runners) == ({}, ["token"], [])
-    assert list(box.root.glob("var/lib/*/models"))
+    kept = str((models / "pulled.gguf").relative_to(box.root))
+    assert (seen.containers, set(seen.files), seen.runners) == ({}, {"token", kept}, [])
     assert not (box.root / "etc" / box.name).exists()
     again = box.gpurig("down-again", "down", "--root", str(box.root), "--name", box.name, "--unregister")
     assert again.code in {0, 4}, again.text
