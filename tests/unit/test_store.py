@@ -132,7 +132,16 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_the_lock_leaves_no_file(tmp_path: Path) -> None:
+def test_a_run_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     with locked(tmp_path / "out"):
         pass
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_leaves_no_file_and_removes_no_folder_of_others(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with locked(tmp_path / "old"):
+        pass
+    with locked(tmp_path / "new"):
+        (tmp_path / "new" / "record").write_text("")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["new", "new/record", "old"]

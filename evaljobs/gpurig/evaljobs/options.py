@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,10 @@ _MODELS = click.option(
     help="A folder with models; may be repeated. Then /models, /var/lib/gpurig/models, the bundled ones.",
 )
 _THREADS = click.option(
-    "--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; all that this process may use if absent."
+    "--threads",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="CPU threads; if absent all that this process may use, and one for a tiny model.",
 )
 
 
@@ -66,7 +68,7 @@ class StageOptions:
             out=self.out,
             folders=(*self.folders, *STANDARD_FOLDERS),
             provider=LlamaProvider(),
-            threads=self.threads or len(os.sched_getaffinity(0)),
+            threads=self.threads,
         )
 
 

@@ -13,7 +13,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import read_gguf
 from gpurig.common.progress import Progress
 from gpurig.evaljobs.checks import Answer, run_check
-from gpurig.evaljobs.engine import Completion, EngineProvider, EngineSettings, Request, context_size
+from gpurig.evaljobs.engine import Completion, EngineProvider, EngineSettings, Request, context_size, thread_count
 from gpurig.evaljobs.grader import grading_request, judge
 from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, generation_key, grade_basis, grade_key
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
@@ -34,7 +34,7 @@ class RunSettings:
         out: the folder of the record files.
         folders: where models are looked for.
         provider: what loads models.
-        threads: CPU threads of the engine.
+        threads: CPU threads of the engine; by the model's size where None.
         stream: where progress goes; standard error where None.
     """
 
@@ -43,7 +43,7 @@ class RunSettings:
     out: Path
     folders: tuple[Path, ...]
     provider: EngineProvider
-    threads: int = 1
+    threads: int | None = None
     stream: TextIO | None = None
 
 
@@ -262,7 +262,7 @@ def _answers(
     settings: RunSettings, model: ModelFile, context: int, requests: Iterable[Request]
 ) -> Iterator[Completion]:
     """Load the model, answer the requests, free the model."""
-    with settings.provider.open(model, EngineSettings(context, settings.threads)) as engine:
+    with settings.provider.open(model, EngineSettings(context, thread_count(model, settings.threads))) as engine:
         yield from engine.run(requests)
 
 

@@ -161,11 +161,13 @@ class StageWriter(Generic[R]):
 def locked(out: Path) -> Iterator[None]:
     """Hold the folder `out`, made where it is missing, against other runs.
 
-    The lock is the kernel's (flock on the folder): it ends with the process, however that ends.
+    The lock is the kernel's (flock on the folder): it ends with the process, however that ends. A folder that was made
+    for a run that wrote nothing is removed again.
 
     Raises:
         PrerequisiteError: another process holds it, or the folder cannot be made.
     """
+    made = not out.exists()
     make_directory(out)
     try:
         descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
@@ -186,3 +188,6 @@ def locked(out: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # only an empty one goes
