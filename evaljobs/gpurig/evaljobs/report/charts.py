@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpurig.common.terminal import harmless
 from gpurig.evaljobs.report.words import amount, interval, percent, title
 from gpurig.evaljobs.results import Metric, Results
+from gpurig.evaljobs.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,22 @@ def _bar(metric: Metric) -> Bar | None:
         return None
     detail = f"{title(metric.name)}: {amount(metric)}, 95 % interval {interval(metric)}, {metric.n} samples"
     return Bar(title(metric.name), metric.value, metric.low, metric.high, percent(metric.value), detail)
+
+
+def tag_bars(results: Results, most: int = 12) -> tuple[Bar, ...]:
+    """Samples passed by tag, in the order in which the suite brings them up; empty for fewer than two tags."""
+    tags = list(dict.fromkeys(tag for sample in results.samples for tag in sample.tags))
+    if len(tags) < 2:
+        return ()
+    bars = []
+    for tag in tags[:most]:
+        tagged = [sample for sample in results.samples if tag in sample.tags]
+        passed = sum(sample.passed for sample in tagged)
+        low, high = wilson_interval(passed, len(tagged))
+        share = passed / len(tagged)
+        detail = f"{tag}: {passed} of {len(tagged)} passed, 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+        bars.append(Bar(harmless(tag), share, low, high, percent(share), harmless(detail)))
+    return tuple(bars)
 
 
 def grade_histogram(results: Results, bins: int = 10) -> Histogram | None:

@@ -81,6 +81,7 @@ def html_report(results: Results) -> str:
         rules=[(rule_text(rule), number(rule.value), rule.passed) for rule in results.gate.rules],
         metrics=[(title(m.name), m.name, amount(m), interval(m), m.n) for m in results.metrics],
         bars=charts.rate_bars(results),
+        tag_bars=charts.tag_bars(results),
         grades=charts.grade_histogram(results),
         seconds=charts.seconds_histogram(results),
         samples=[_view(index, sample, results) for index, sample in enumerate(results.samples, start=1)],
