@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ use:
   tags: [cpu]
   script:
     - grep "^hello $CI_COMMIT_SHA$" out/deep/data.txt
-    - echo "seen"; echo "wrong" >&2; exit 7
+    - echo "seen"; echo "wrong" >&2; sh -c 'exit 7'
   artifacts: {paths: [out], when: on_success}
 last:
   stage: .post
@@ -233,3 +234,90 @@ def test_an_unknown_key_in_the_config_stops_the_runner_with_its_name(box: Box) -
     with box.running(text) as container:
         assert container.wait(timeout=60)["StatusCode"] == 1
         assert "no key runners.docker.gpu" in container.logs().decode()
+
+
+def test_the_legacy_form_loses_the_exit_code_under_bash_as_gitlab_runner_does(box: Box) -> None:
+    server = box.server
+    project = server.add_project("team/app")
+    runner = register(server, project, tags=["cpu"])
+    keys = {"feature_flags": {"FF_USE_LEGACY_BASH_EVAL": True}}
+    text = config_toml(server, {"box": runner}, {"image": box.image, "pull_policy": "never"}, keys)
+    with box.running(text):
+        job = server.create_pipeline(project, "build: {tags: [cpu], script: [\"sh -c 'exit 7'\"]}").job("build")
+        server.wait_for_jobs([job])
+    assert (job.failure_reason, job.exit_code) == ("script_failure", 1)
+
+
+_POST = """
+import json, os, ssl, urllib.request
+address = "{CI_API_V4_URL}/projects/{CI_PROJECT_ID}/merge_requests/{CI_MERGE_REQUEST_IID}/notes".format(**os.environ)
+headers = {"PRIVATE-TOKEN": os.environ["NOTE_TOKEN"], "Content-Type": "application/json"}
+call = urllib.request.Request(address, json.dumps({"body": "from the job"}).encode(), headers)
+urllib.request.urlopen(call, context=ssl.create_default_context(cafile=os.environ["CI_SERVER_TLS_CA_FILE"]))
+"""
+
+
+def test_with_its_own_authority_the_runner_clones_and_a_job_writes_the_note(box: Box, bridge_address: str) -> None:
+    with GitLab(bridge_address, tls=True) as server:
+        project = server.add_project("team/app", {"post.py": _POST})
+        server.add_variable(project, "NOTE_TOKEN", server.add_token("api"), masked=True)
+        merge_request = server.add_merge_request(project)
+        runner = server.state.add_runner("project_type", server.state.owner)
+        runner.projects, runner.tag_list = [project], ["cpu"]
+        folder = box.folder / "runner"
+        folder.mkdir()
+        assert server.ca_file is not None
+        (folder / "ca.pem").write_bytes(server.ca_file.read_bytes())
+        keys = {"tls-ca-file": "/etc/gitlab-runner/ca.pem"}
+        text = config_toml(server, {"box": runner}, {"image": box.image, "pull_policy": "never"}, keys)
+        with box.running(text):
+            text = "note: {tags: [cpu], script: [python3 post.py]}"
+            pipeline = server.create_pipeline(project, text, merge_request=merge_request)
+            assert server.wait_for_pipeline(pipeline) == "success"
+        assert [note.body for note in merge_request.notes] == ["from the job"]
+
+
+def test_a_cdi_device_named_in_gpus_reaches_the_job(box: Box) -> None:
+    specification = {
+        "cdiVersion": "0.5.0",
+        "kind": "gpurig-test.example/gpu",
+        "devices": [{"name": "0", "containerEdits": {"env": ["CDI_DEVICE=zero"]}}],
+    }
+    place = Path("/etc/cdi/gpurig-standin-test.json")
+    try:
+        place.write_text(json.dumps(specification), encoding="utf-8")
+    except OSError as error:
+        pytest.skip(f"cannot write a CDI specification where the engine reads it: {error}")
+    try:
+        server = box.server
+        project = server.add_project("team/app")
+        keys = {"image": box.image, "pull_policy": "never", "gpus": "driver=cdi,device=gpurig-test.example/gpu=0"}
+        with box.running(config_toml(server, {"box": register(server, project, tags=["cuda"])}, keys)):
+            text = "gpu: {tags: [cuda], script: ['echo device $CDI_DEVICE']}"
+            pipeline = server.create_pipeline(project, text)
+            assert server.wait_for_pipeline(pipeline) == "success"
+        assert "device zero" in pipeline.job("gpu").log
+    finally:
+        place.unlink()
+
+
+def test_limits_hold_and_a_changed_config_is_read_without_a_restart(box: Box) -> None:
+    server = box.server
+    project = server.add_project("team/app")
+    shared = box.folder / "signal"
+    shared.mkdir()
+    settings = {"image": box.image, "pull_policy": "never", "volumes": [f"{shared}:/signal:ro"]}
+    first, second = register(server, project, tags=["cpu"]), register(server, project, tags=["cpu", "later"])
+    pipelines = [server.create_pipeline(project, _HOLD) for _ in range(2)]
+    text = config_toml(server, {"first": first}, settings, {"limit": 1})
+    with box.running(text):
+        one, two = (pipeline.job("hold") for pipeline in pipelines)
+        assert server.wait_for(lambda: "holding" in one.log, 60)
+        assert two.status == "pending"
+        both = config_toml(server, {"first": first, "second": second}, settings, {"limit": 1})
+        (box.folder / "runner" / "config.toml").write_text(both, encoding="utf-8")
+        assert server.wait_for(lambda: "holding" in two.log, 60)
+        assert (one.runner, two.runner) == (first, second)
+        (shared / "go").touch()
+        server.wait_for_jobs([one, two])
+        assert (one.status, two.status) == ("success", "success")

@@ -37,8 +37,14 @@ def register(server: GitLab, project: Project, *, tags: list[str], run_untagged:
     return server.state.runners[answer.json()["id"]]
 
 
-def config_toml(server: GitLab, runners: Mapping[str, Runner], docker_keys: Mapping[str, Any], **keys: Any) -> str:
-    """config.toml for these runners, by name; `keys` go to the top."""
+def config_toml(
+    server: GitLab,
+    runners: Mapping[str, Runner],
+    docker_keys: Mapping[str, Any],
+    runner_keys: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> str:
+    """config.toml for these runners, by name; `runner_keys` go to each of them, `keys` to the top."""
     entries = [
         {
             "name": name,
@@ -46,6 +52,7 @@ def config_toml(server: GitLab, runners: Mapping[str, Runner], docker_keys: Mapp
             "id": runner.id,
             "token": runner.token,
             "executor": "docker",
+            **(runner_keys or {}),
             "docker": dict(docker_keys),
         }
         for name, runner in runners.items()
@@ -72,9 +79,8 @@ def remove_leftovers(engine: docker.DockerClient, folder: Path) -> None:
     path = folder / ".runner_system_id"
     if not path.is_file():
         return
-    mine: dict[str, str | list[str] | bool] = {
-        "label": f"{LABEL}.runner.system_id={path.read_text(encoding='utf-8').strip()}"
-    }
+    system_id = path.read_text(encoding="utf-8").strip()
+    mine: dict[str, str | list[str] | bool] = {"label": f"{LABEL}.runner.system_id={system_id}"}
     for job in engine.containers.list(all=True, filters=mine):
         job.remove(force=True, v=True)
     for volume in engine.volumes.list(filters=dict(mine)):

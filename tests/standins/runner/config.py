@@ -62,7 +62,7 @@ class Entry:
     builds_dir: str = "/builds"
     clone_url: str = ""
     output_limit_bytes: int = 4096 * 1024
-    new_bash_eval: bool = False
+    legacy_bash_eval: bool = False
     docker: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -130,13 +130,14 @@ def _entry(table: Mapping[str, Any]) -> Entry:
         builds_dir=table.get("builds_dir") or "/builds",
         clone_url=table.get("clone_url", ""),
         output_limit_bytes=(table.get("output_limit") or 4096) * 1024,
-        new_bash_eval=_flags(table)["FF_USE_NEW_BASH_EVAL_STRATEGY"],
+        legacy_bash_eval=_flags(table)["FF_USE_LEGACY_BASH_EVAL"],
         docker=docker,
     )
 
 
 def _flags(table: Mapping[str, Any]) -> dict[str, bool]:
-    flags = {"FF_USE_NEW_BASH_EVAL_STRATEGY": False}
+    # The second did until some version before 19.4 what is the default there now, and is not read any more.
+    flags = {"FF_USE_LEGACY_BASH_EVAL": False, "FF_USE_NEW_BASH_EVAL_STRATEGY": False}
     for name, value in (table.get("feature_flags") or {}).items():
         if name not in flags:
             raise ConfigError(f"the tests' runner does not do the feature flag {name}")

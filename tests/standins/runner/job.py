@@ -25,6 +25,7 @@ from standins.runner.trace import Trace
 
 _LOG = logging.getLogger("runner")
 _STEP_LIMIT_S = 300
+_ON_TERM = "trap 'exit 1' TERM"
 
 
 class Job:
@@ -216,9 +217,8 @@ def _script(commands: list[str], payload: Payload) -> str:
         shown = command.strip().partition("\n")
         lines.append(f"echo {shlex.quote('$ ' + shown[0] + (' # collapsed multi-line command' if shown[2] else ''))}")
         lines.append(command)
-    options = "if set -o | grep pipefail > /dev/null; then set -o pipefail; fi\nset -o errexit\n"
-    command = f"eval {shlex.quote(chr(10).join(lines))}"
-    # Without the subshell bash makes every exit code 1, as it does for gitlab-runner (its issue 27668).
-    if payload.entry.new_bash_eval:
-        command = f"({command})"
-    return f"{options}: | {command}\nexit 0\n"
+    options = 'case "$(set -o)" in *"pipefail"*) set -o pipefail;; esac; set -o errexit\nset +o noclobber\n'
+    evaluated = f"eval {shlex.quote(chr(10).join(lines))}"
+    # The legacy form makes 1 of every exit code under bash (gitlab-runner issue 27668) [shells/bash.go].
+    form = f": | {evaluated}" if payload.entry.legacy_bash_eval else f"({_ON_TERM}; {evaluated}) < /dev/null"
+    return f"{_ON_TERM}\n{options}{form}\nexit 0\n"

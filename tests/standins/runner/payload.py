@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from standins.runner.config import Entry
@@ -85,7 +86,11 @@ class Payload:
             "CI_DISPOSABLE_ENVIRONMENT": "true",
             **dict(pair.split("=", 1) for pair in entry.environment),
         }
-        return [*({"key": key, "value": value} for key, value in own.items()), *self.body["variables"]]
+        items: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in own.items()]
+        if entry.ca_file:
+            content = Path(entry.ca_file).read_text(encoding="utf-8")
+            items.append({"key": "CI_SERVER_TLS_CA_FILE", "value": content, "file": True})
+        return [*items, *self.body["variables"]]
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
