@@ -59,3 +59,15 @@ def test_a_client_sends_nothing_until_it_is_used() -> None:
     client = connect(URL + "/", private_token="glpat-x")
     assert client.url == URL
     assert client.timeout == 20.0
+
+
+def test_a_missing_ca_file_is_named_before_anything_is_sent(tmp_path):
+    with pytest.raises(InputError, match=r"no certificate authority's file .*nothing\.pem"):
+        connect("https://gitlab.example.com", ca_file=tmp_path / "nothing.pem")
+
+
+@pytest.mark.parametrize("token", ["glpat-\u20ac", "glpat-a\nglpat-b", "glpat-\x00"])
+def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token):
+    with pytest.raises(InputError) as caught:
+        connect("https://gitlab.example.com", private_token=token)
+    assert "glpat" not in caught.value.message + caught.value.hint

@@ -40,8 +40,23 @@ def checked_url(url: str) -> str:
 
 
 def connect(url: str, *, private_token: str | None = None, ca_file: Path | None = None) -> gitlab.Gitlab:
-    """A client for `url`; nothing is sent yet."""
+    """A client for `url`; nothing is sent yet.
+
+    Raises:
+        InputError: not a URL, no such CA file, or a token that could not stand in a header.
+    """
     import gitlab  # noqa: PLC0415 - 100 ms that `--help` must not pay
+
+    if ca_file is not None and not ca_file.is_file():
+        raise InputError(
+            f"there is no certificate authority's file {ca_file}",
+            hint="check the path (--tls-ca-file, or in a job CI_SERVER_TLS_CA_FILE)",
+        )
+    if private_token is not None and not (private_token.isascii() and private_token.isprintable()):
+        # The token itself is in no message.
+        raise InputError(
+            "the token holds characters that no GitLab token has", hint="check that the file holds the token alone"
+        )
 
     return gitlab.Gitlab(
         checked_url(url),
