@@ -175,3 +175,26 @@ def test_hostile_answers_reach_gitlab_as_they_were_written_to_the_file(case):
     run = results(hostile_samples(), gate=PASSED)
     end(run)
     assert case.notes[0].strip() == note_markdown(run).strip()
+
+
+def test_a_token_that_may_not_write_is_told_which_token_would(case, capsys):
+    case.patch.setenv("GPURIG_NOTE_TOKEN", "glpat-wrong")
+    end(results(gate=PASSED))
+    assert "GPURIG_NOTE_TOKEN must be a valid token" in capsys.readouterr().err
+
+
+def test_a_server_of_an_unknown_authority_is_refused_and_one_of_a_named_authority_is_not(
+    tls_gitlab, monkeypatch, capsys
+):
+    case = Case(tls_gitlab, monkeypatch)
+    end(results(gate=PASSED))
+    assert "CI_SERVER_TLS_CA_FILE" in capsys.readouterr().err
+    monkeypatch.setenv("CI_SERVER_TLS_CA_FILE", str(tls_gitlab.ca_file))
+    end(results(gate=PASSED))
+    assert len(case.notes) == 1
+
+
+def test_a_ca_file_that_is_not_there_is_a_warning_that_names_it(case, capsys):
+    case.patch.setenv("CI_SERVER_TLS_CA_FILE", "/nowhere/ca.pem")
+    end(results(gate=PASSED))
+    assert "/nowhere/ca.pem" in capsys.readouterr().err

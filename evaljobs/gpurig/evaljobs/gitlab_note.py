@@ -6,18 +6,20 @@ scope `api`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gpurig.common.errors import PrerequisiteError
+from gpurig.common.errors import PrerequisiteError, RemoteError
 from gpurig.common.files import read_text
 from gpurig.common.gitlab_api import connect, translated
 from gpurig.evaljobs.report.note import marker
 
 TOKEN_VARIABLE = "GPURIG_NOTE_TOKEN"  # noqa: S105 - a variable's name
 
+_DOING = "writing the merge request's note"
 # python-gitlab waits twice as long each time when GitLab limits the rate: three waits are under a second, its own
 # default of ten is minutes, and a note is not worth a job's time.
 _RETRIES = 3
@@ -76,7 +78,7 @@ def post_note(place: MergeRequest, suite: str, text: str) -> Literal["created", 
         RemoteError: GitLab refused or did not answer.
     """
     client = connect(place.url, private_token=place.token, ca_file=place.ca_file)
-    with translated("writing the merge request's note", place.url):
+    with translated(_DOING, place.url), _own_hints(place.url):
         import gitlab  # noqa: PLC0415 - translated() has imported it already
 
         notes = client.projects.get(place.project, lazy=True).mergerequests.get(place.iid, lazy=True).notes
@@ -97,3 +99,25 @@ def post_note(place: MergeRequest, suite: str, text: str) -> Literal["created", 
             return "updated"
         notes.create({"body": text}, max_retries=_RETRIES)
         return "created"
+
+
+@contextlib.contextmanager
+def _own_hints(url: str) -> Iterator[None]:
+    """The failures whose fix lies in the job's settings, not in an option of the box's commands."""
+    import gitlab  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+
+    try:
+        yield
+    except gitlab.GitlabError as error:
+        if error.response_code not in {401, 403, 404}:
+            raise
+        raise RemoteError(
+            f"{_DOING}: GitLab answered {error.response_code}",
+            hint=f"{TOKEN_VARIABLE} must be a valid token of this project (role Reporter or above) with the scope api",
+        ) from error
+    except requests.exceptions.SSLError as error:
+        raise RemoteError(
+            f"{_DOING}: the TLS certificate of {url} is not trusted",
+            hint="name the certificate authority's file in CI_SERVER_TLS_CA_FILE",
+        ) from error
