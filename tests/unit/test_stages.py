@@ -148,6 +148,39 @@ def test_going_back_to_an_earlier_version_costs_nothing(box: EvalBox) -> None:
     assert read_records(box.out, box.suite()) == before
 
 
+def rename_models(box: EvalBox) -> None:
+    for name in ("writer", "judge"):
+        (box.models / f"{name}.gguf").rename(box.models / f"{name}-2.gguf")
+    box.data["generator"]["model"] = "writer-2"
+    box.data["grader"]["model"] = "judge-2"
+
+
+def say_it_otherwise(box: EvalBox) -> None:
+    box.data["generator"]["prompt"] = "{{ input | trim }}:"
+    box.data["grader"]["prompt"] = "{{ input | trim }}\n{{ output }}\nverdict:"
+
+
+@pytest.mark.parametrize("edit", [rename_models, say_it_otherwise])
+def test_a_change_that_comes_to_the_same_asks_no_model_and_the_records_follow(
+    box: EvalBox, edit: Callable[[EvalBox], None]
+) -> None:
+    run_stages(box.settings())
+    edit(box)
+    box.save()
+    provider = ScriptedProvider()
+    assert run_stages(box.settings(provider)) == 5
+    assert provider.asked == []
+    records = read_records(box.out, box.suite())
+    assert len(records.generations) == len(records.checks) == len(records.grades) == 5
+    suite = box.suite()
+    assert suite.grader is not None
+    assert records.generations["s0"].model.name == suite.generator.model
+    assert records.grades["s0"].model.name == suite.grader.model
+    before = {path.name: path.read_bytes() for path in box.out.iterdir()}
+    run_stages(box.settings())
+    assert {path.name: path.read_bytes() for path in box.out.iterdir()} == before
+
+
 def test_a_record_of_another_version_of_the_suite_is_not_taken(box: EvalBox) -> None:
     run_stages(box.settings())
     edit_input(box)

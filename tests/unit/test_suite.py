@@ -68,6 +68,12 @@ def test_a_suite_is_read_as_written(tmp_path: Path) -> None:
     assert suite.folder == tmp_path
 
 
+def test_the_suite_in_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "suites.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert load_suite(write(tmp_path, example)).name == "ci-jobs"
+
+
 def test_a_suite_is_found_by_folder_and_by_file(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     assert load_suite(tmp_path) == load_suite(tmp_path / "suite.yaml")

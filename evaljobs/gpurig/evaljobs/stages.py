@@ -69,6 +69,8 @@ class _Work(Generic[R]):
     Attributes:
         keys: every sample's key, in order.
         records: makes the records of the samples given, in any order; nothing is loaded before it is iterated.
+        current: an earlier record as the suite says it now: the same answer may be to a model by another name, or to a
+            template in other words that come to the same prompt.
         failed: whether a record carries an error.
     """
 
@@ -76,6 +78,7 @@ class _Work(Generic[R]):
     content: StageFile[R]
     keys: Mapping[str, str]
     records: Callable[[tuple[str, ...]], Iterator[R]]
+    current: Callable[[R], R]
     failed: Callable[[R], bool]
 
 
@@ -141,8 +144,13 @@ def generate(settings: RunSettings) -> StageOutcome:
                 packages=dict(packages),
             )
 
+    def current(record: Generation) -> Generation:
+        return record.model_copy(update={"basis": bases[record.sample], "model": model.ref})
+
     content = read_stage(settings.out / GENERATIONS, Generation)
-    return _finish(_Work("generate", content, keys, records, lambda record: record.finish == "error"), settings)
+    return _finish(
+        _Work("generate", content, keys, records, current, lambda record: record.finish == "error"), settings
+    )
 
 
 def check(settings: RunSettings) -> StageOutcome:
@@ -169,7 +177,7 @@ def check(settings: RunSettings) -> StageOutcome:
             yield Checked(sample=name, key=keys[name], basis=bases[name], outcomes=outcomes, packages=packages)
 
     content = read_stage(settings.out / CHECKS, Checked)
-    return _finish(_Work("check", content, keys, records, lambda _: False), settings)
+    return _finish(_Work("check", content, keys, records, lambda record: record, lambda _: False), settings)
 
 
 def grade(settings: RunSettings) -> StageOutcome:
@@ -228,8 +236,11 @@ def grade(settings: RunSettings) -> StageOutcome:
                 packages=dict(packages),
             )
 
+    def current(record: Grade) -> Grade:
+        return record.model_copy(update={"basis": bases[record.sample], "model": model.ref})
+
     content = read_stage(settings.out / GRADES, Grade)
-    return _finish(_Work("grade", content, keys, records, lambda record: bool(record.error)), settings)
+    return _finish(_Work("grade", content, keys, records, current, lambda record: bool(record.error)), settings)
 
 
 def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
@@ -243,6 +254,9 @@ def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
         if not work.keys:
             print(f"{work.label}: no sample has anything to {work.label}", file=stream)
             return StageOutcome(0, 0, 0)
+        for record in finished.values():
+            if (current := work.current(record)) != record:
+                writer.append(current)
         if not missing:
             print(f"{work.label}: all {len(work.keys)} samples done already", file=stream)
             return StageOutcome(len(finished), 0, failed)
