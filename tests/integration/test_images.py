@@ -247,6 +247,37 @@ def test_a_failed_build_says_why_and_leaves_no_image(engine, base_image, tmp_pat
     assert engine.images.list(plan.tag) == []
 
 
+def test_an_interrupted_build_ends_on_the_engine_and_leaves_no_image(engine, base_image, temporary_tags):
+    from docker.errors import APIError
+
+    plan = _small_plan(
+        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\nRUN echo started {time.time_ns()}; sleep 600\n", base_image
+    )
+    temporary_tags.append(plan.tag)
+    before = {container.id for container in engine.containers.list()}
+
+    def interrupt(line: str) -> None:
+        if line.startswith("started"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_image(engine, plan, on_line=interrupt)
+
+    def sleeping() -> list[str]:
+        found = []
+        for container in engine.containers.list(ignore_removed=True):
+            try:
+                if any("sleep 600" in " ".join(row) for row in container.top()["Processes"]):
+                    found.append(container.id)
+            except APIError:
+                # Somebody else's container, which has just ended.
+                continue
+        return [one for one in found if one not in before]
+
+    assert wait_for(lambda: not sleeping(), timeout_s=30)
+    assert engine.images.list(plan.tag) == []
+
+
 def test_a_base_image_that_nobody_has_is_said_in_one_line(engine, tmp_path):
     plan = _small_plan("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n", "gpurig-no-such-base:1")
     with pytest.raises(PrerequisiteError) as caught:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+import urllib3
 from docker.errors import APIError, ImageNotFound
 from gpurig.common.errors import PrerequisiteError
 from gpurig.images.build import ensure_image
@@ -19,7 +20,8 @@ PLAN = ImagePlan(
 class Engine:
     """As much of a Docker client as building uses."""
 
-    def __init__(self, events=(), *, present=False):
+    def __init__(self, events=(), *, present=False, makes=True):
+        self.makes = makes
         self.events = events
         self.present = present
         self.builds: list[dict] = []
@@ -37,7 +39,7 @@ class Engine:
             if isinstance(event, Exception):
                 raise event
             yield event
-        self.present = True
+        self.present = self.makes
 
 
 FAILED_COMMAND = [
@@ -97,6 +99,7 @@ def test_without_a_log_path_only_a_failure_leaves_one(tmp_path, monkeypatch):
         ({"error": "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host"}, "registry"),
         (APIError("500 Server Error", explanation="manifest unknown"), "base image's name"),
         (requests.exceptions.ConnectionError("the engine went away"), "log"),
+        (urllib3.exceptions.ProtocolError("Connection broken: IncompleteRead"), "log"),
     ],
 )
 def test_a_failure_has_the_hint_that_fits(event, hint, tmp_path):
@@ -125,3 +128,19 @@ def test_a_log_that_cannot_be_written_stops_before_the_build(tmp_path):
     with pytest.raises(PrerequisiteError, match="cannot write"):
         ensure_image(engine, PLAN, on_line=lambda _: None, log=tmp_path / "file" / "log")
     assert engine.builds == []
+
+
+def test_a_build_that_ends_without_an_image_is_a_failure(tmp_path):
+    with pytest.raises(PrerequisiteError, match="without an image"):
+        ensure_image(Engine(makes=False), PLAN, on_line=lambda _: None, log=tmp_path / "log")
+
+
+def test_an_interrupted_build_leaves_no_temporary_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        ensure_image(Engine([{"stream": "a\n"}]), PLAN, on_line=_interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _interrupt(_line):
+    raise KeyboardInterrupt

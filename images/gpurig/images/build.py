@@ -61,53 +61,73 @@ def ensure_image(
     Raises:
         PrerequisiteError: the build failed; the message has its last meaningful lines, the hint the log's path.
     """
-    import docker.errors  # noqa: PLC0415 - 100 ms that `--help` must not pay
-    import requests  # noqa: PLC0415
-
-    with translated("looking for the image"), contextlib.suppress(docker.errors.ImageNotFound):
-        return BuiltImage(tag=plan.tag, id=str(client.images.get(plan.tag).id), built=False)
+    present = _present(client, plan.tag)
+    if present:
+        return BuiltImage(tag=plan.tag, id=present, built=False)
     path = log or _temporary_log(plan.tag)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _opened(path) as stream:
+    try:
+        with _opened(path) as stream:
 
-        def note(line: str) -> None:
-            stream.write(line + "\n")
-            tail.append(line)
-            on_line(line)
+            def note(line: str) -> None:
+                stream.write(line + "\n")
+                tail.append(line)
+                on_line(line)
 
-        try:
             error = _run_build(client, plan, note)
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as problem:
-            error = _explain(problem)
-            note(error)
-    if error:
-        raise PrerequisiteError(
-            f"building {plan.tag} failed: {_meaningful(error, tail)}", hint=f"{_hint(error)} the whole log: {path}"
-        )
+    except BaseException:
+        # Interrupted: no message names the temporary file, so nobody would look for it.
+        if log is None:
+            path.unlink(missing_ok=True)
+        raise
+    built = "" if error else _present(client, plan.tag)
+    if not built:
+        reason = _meaningful(error or "the engine ended the build without an image", tail)
+        raise PrerequisiteError(f"building {plan.tag} failed: {reason}", hint=f"{_hint(error)} the whole log: {path}")
     if log is None:
         path.unlink(missing_ok=True)
+    return BuiltImage(tag=plan.tag, id=built, built=True)
+
+
+def _present(client: docker.DockerClient, tag: str) -> str:
+    """The id of the image with that tag; "" where there is none."""
+    import docker.errors  # noqa: PLC0415 - 100 ms that `--help` must not pay
+
     with translated("looking for the image"):
-        return BuiltImage(tag=plan.tag, id=str(client.images.get(plan.tag).id), built=True)
+        try:
+            return str(client.images.get(tag).id)
+        except docker.errors.ImageNotFound:
+            return ""
 
 
 def _run_build(client: docker.DockerClient, plan: ImagePlan, note: Callable[[str], None]) -> str:
-    """Stream one build; the engine's error message, or "" when it succeeded."""
-    events: Iterator[Mapping[str, Any]] = client.api.build(
-        fileobj=BytesIO(plan.context),
-        custom_context=True,
-        dockerfile=plan.dockerfile,
-        tag=plan.tag,
-        buildargs=dict(plan.build_args),
-        labels=dict(plan.labels),
-        rm=True,
-        forcerm=True,
-        decode=True,
-    )
-    for event in events:
-        if "error" in event:
-            return harmless(str(event["error"]))
-        for line in _event_lines(event):
-            note(line)
+    """Stream one build; why it failed, or "" when the engine said nothing of that."""
+    import docker.errors  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+    import urllib3  # noqa: PLC0415
+
+    try:
+        events: Iterator[Mapping[str, Any]] = client.api.build(
+            fileobj=BytesIO(plan.context),
+            custom_context=True,
+            dockerfile=plan.dockerfile,
+            tag=plan.tag,
+            buildargs=dict(plan.build_args),
+            labels=dict(plan.labels),
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+        for event in events:
+            if "error" in event:
+                return harmless(str(event["error"]))
+            for line in _event_lines(event):
+                note(line)
+    # docker-py reads the stream below requests, so an engine that goes away shows as urllib3's error.
+    except (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        reason = _explain(error)
+        note(reason)
+        return reason
     return ""
 
 
