@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpurig.evaljobs.stages import RunSettings, StageOutcome
 
 
-@click.command(epilog="Example: gpurig-job validate examples/ci-jobs")
+@click.command(epilog="Example: gpurig-job generate examples/ci-jobs --out report")
 @stage_options
 @model_options
 def generate(
@@ -103,7 +103,7 @@ def eval_(
     conclude(results, out, NoteOptions(note, note_token_file))
 
 
-@click.command()
+@click.command(epilog="Example: gpurig-job validate examples/ci-jobs")
 @click.argument("suite", type=click.Path(path_type=Path))
 def validate(*, suite: Path) -> None:
     """Check a suite without running it.
