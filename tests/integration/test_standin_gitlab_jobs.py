@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 from gpurig.common import process
+from standins import job_spec
 from standins.calls import Api, HandRunner, zipped
 from standins.gitlab import ConfigError, GitLab, Pipeline, trace_is_whole
 
@@ -104,6 +105,26 @@ def test_the_answer_carries_what_gitlab_runner_reads(gitlab: GitLab, pipeline: P
     assert variables["CI_MERGE_REQUEST_IID"]["value"] == "1"
     assert variables["CI_API_V4_URL"]["value"] == f"{gitlab.url}/api/v4"
     assert variables["CI_JOB_URL"]["value"] == f"{gitlab.url}/team/app/-/jobs/{job['id']}"
+
+
+def test_every_field_of_a_job_has_the_type_that_gitlab_runner_decodes(runner: HandRunner) -> None:
+    first = runner.take()
+    runner.upload(first, zipped(out="1"))
+    runner.update(first, "success")
+    second = runner.take()
+    assert second["dependencies"][0]["artifacts_file"]["size"] > 0
+    assert job_spec.mismatches(first) + job_spec.mismatches(second) == []
+    assert job_spec.mismatches({**first, "id": "1", "steps": {}}) == ["job.id is str", "job.steps is no list"]
+
+
+def test_a_cancelled_job_tells_the_runner_so_at_its_next_call(
+    gitlab: GitLab, pipeline: Pipeline, runner: HandRunner
+) -> None:
+    job = runner.take()
+    gitlab.cancel(pipeline.job("make"))
+    answer = runner.patch(job, b"late", 0)
+    assert (answer.status_code, answer.headers["Job-Status"]) == (403, "canceled")
+    assert (pipeline.job("use").status, pipeline.status) == ("skipped", "canceled")
 
 
 def test_the_log_grows_by_ranges_and_a_wrong_range_is_answered_with_the_right_one(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from gpurig.common.waiting import wait_for
+from standins import images
 from standins.gitlab import GitLab, trace_is_whole
 from standins.running import LABEL, config_toml, register, running
 
@@ -71,6 +73,7 @@ last:
   tags: [cpu]
   script: [echo never]
 """
+_DIRECTORY = ["--working-directory=/home/gitlab-runner"]
 _UNMATCHED = "elsewhere: {tags: [cpu, rocm], script: [echo no]}"
 _HOLD = 'hold: {tags: [cpu], script: ["echo holding", "while [ ! -e /signal/go ]; do sleep 0.1; done", "echo done"]}'
 
@@ -102,8 +105,8 @@ def test_a_pipeline_runs_as_gitlab_runner_runs_it(box: Box) -> None:
         assert all(trace_is_whole(job) for job in (make, use))
         assert all("planted-secret" not in job.log and job.token not in job.log for job in pipeline.jobs)
         # No runner has both tags; the one there is asked for jobs all the while, at last after the pipeline's end.
-        asked = len(server.requests)
-        assert server.wait_for(lambda: len(server.requests) >= asked, 30)
+        asked = len(server.log_of("POST", "/api/v4/jobs/request"))
+        assert wait_for(lambda: len(server.log_of("POST", "/api/v4/jobs/request")) > asked, timeout_s=30)
         assert waiting.job("elsewhere").status == "pending"
         said = container.logs().decode()
         assert runner.token not in said
@@ -198,6 +201,37 @@ def test_sigquit_finishes_the_running_job_and_sigterm_ends_it(
             (shared / "go").touch()
         assert container.wait(timeout=60)["StatusCode"] == 0
         assert (job.status, job.failure_reason) == (status, reason)
+
+
+def test_a_cancelled_job_is_ended_and_its_container_removed(box: Box) -> None:
+    server = box.server
+    project = server.add_project("team/app")
+    settings = {"image": box.image, "pull_policy": "never"}
+    with box.running(config_toml(server, {"box": register(server, project, tags=["cpu"])}, settings)):
+        text = "loop: {tags: [cpu], script: ['while true; do echo on; sleep 0.2; done']}"
+        job = server.create_pipeline(project, text).job("loop")
+        assert server.wait_for(lambda: "on\non\n" in job.log, 60)
+        mine = {"label": f"{LABEL}.job.id={job.id}"}
+        assert len(box.engine.containers.list(filters=mine)) == 1
+        server.cancel(job)
+        assert wait_for(lambda: not box.engine.containers.list(all=True, filters=mine), timeout_s=60)
+    assert job.status == "canceled"
+
+
+def test_a_real_binary_takes_the_runners_place_in_the_same_image(
+    engine: docker.DockerClient, base_image: str, tmp_path: Path
+) -> None:
+    binary = tmp_path / "gitlab-runner"
+    binary.write_text('#!/bin/sh\necho "$0 $*"; ls /usr/lib/gitlab-runner/helper-images\n', encoding="utf-8")
+    (tmp_path / "helper-images").mkdir()
+    (tmp_path / "helper-images" / "prebuilt-x86_64.tar.xz").write_bytes(b"helper")
+    name = images.real_runner(engine, base_image, binary)
+    try:
+        said = engine.containers.run(name, remove=True).decode()
+        assert said.split() == ["/usr/bin/gitlab-runner", "run", *_DIRECTORY, "prebuilt-x86_64.tar.xz"]
+        assert engine.images.get(name).attrs["Config"]["StopSignal"] == "SIGQUIT"
+    finally:
+        engine.images.remove(name, force=True)
 
 
 @pytest.mark.parametrize(

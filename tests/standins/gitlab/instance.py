@@ -76,6 +76,10 @@ class GitLab:
         """Every exchange so far, in the order of their ends."""
         return list(self._server.log.exchanges)
 
+    def log_of(self, method: str, path: str) -> list[Exchange]:
+        """The exchanges of one call."""
+        return self._server.log.matching(method, path)
+
     @property
     def runners(self) -> list[Runner]:
         """The runners that exist now."""
@@ -179,6 +183,12 @@ class GitLab:
             )
             repository.set_ref(project.repository, f"refs/pipelines/{pipeline.id}", sha)
             return pipeline
+
+    def cancel(self, job: Job) -> None:
+        """End a job as a person does by its cancel button; its runner learns it at its next call."""
+        with self.state.lock:
+            if job.status not in FINISHED:
+                self.state.finish(job, "canceled")
 
     def fail(self, kind: Kind, **how: object) -> Fault:
         """Let calls meet a fault; `how` is Fault's other attributes."""
