@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from gpurig.common.errors import InputError
-from gpurig.provisioning.settings import RUNNER_IMAGE, check_name, check_token, make_settings, split_listen
+from gpurig.provisioning.listen import split_listen
+from gpurig.provisioning.settings import RUNNER_IMAGE, check_name, check_token, make_settings
 
 GIVEN = {"url": "https://gitlab.example.com/", "runner_type": "project", "target": "42"}
 

@@ -14,8 +14,9 @@ from gpurig.common.files import read_bytes
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import Settings, split_listen
+from gpurig.provisioning.settings import Settings
 
 
 def check_hardware(host: HostFacts, settings: Settings) -> None:

@@ -12,8 +12,9 @@ from gpurig.common.terminal import harmless
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
+from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import RunnerType, Settings, split_listen
+from gpurig.provisioning.settings import RunnerType, Settings
 from gpurig.provisioning.tags import tags_for
 from gpurig.provisioning.wiring import Wiring, join, wire
 

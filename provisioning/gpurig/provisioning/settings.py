@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gpurig.common.errors import InputError
 from gpurig.common.gitlab_api import checked_url
+from gpurig.provisioning.listen import METRICS_LISTEN, split_listen
 
 # The version whose configuration keys the tests hold config.toml against.
 RUNNER_IMAGE = "gitlab/gitlab-runner:alpine-v19.4.0"
-METRICS_LISTEN = "127.0.0.1:9476"
 
 RunnerType = Literal["project", "group", "instance"]
 
@@ -44,23 +43,6 @@ def _url(value: str) -> str:
         return checked_url(value)
     except InputError as error:
         raise ValueError(f"{error.message} ({error.hint})") from error
-
-
-def split_listen(value: str) -> tuple[str, int]:
-    """An address and a port: "127.0.0.1:9476", "[::1]:9476".
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("write ADDRESS:PORT, for example 127.0.0.1:9476, or off")
-    bare = host.removeprefix("[").removesuffix("]")
-    try:
-        ipaddress.ip_address(bare)
-    except ValueError as error:
-        raise ValueError("the address before the port must be an IP address, for example 127.0.0.1") from error
-    return bare, int(port)
 
 
 class Settings(BaseModel):

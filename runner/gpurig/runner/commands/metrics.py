@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpurig.provisioning.settings import METRICS_LISTEN, split_listen
+from gpurig.provisioning.listen import METRICS_LISTEN, split_listen
 
 if TYPE_CHECKING:
     from gpurig.runner.exporter.serve import ExporterBackend

@@ -9,7 +9,6 @@ from pathlib import Path
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.state import load_state
 from gpurig.runner.exporter.figures import SourceError
 
 
@@ -39,6 +38,8 @@ def read_runner_facts(root: Path, name: str) -> tuple[RunnerEntry, ...] | None:
     paths = Paths(root=root, name=name)
     if not paths.state.exists():
         return None
+    from gpurig.provisioning.state import load_state  # noqa: PLC0415 - pydantic is a third of the exporter's memory
+
     try:
         state = load_state(LocalDisk(), paths)
     except ApplianceError as error:

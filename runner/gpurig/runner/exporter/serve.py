@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -123,9 +124,9 @@ def describe(samplers: Samplers) -> str:
     gpus: tuple[Gpu, ...] = ()
     if samplers.inventory is not None and samplers.inventory.value is not None:
         gpus = samplers.inventory.value.present
-    return f"{len(gpus)} GPU{'' if len(gpus) == 1 else 's'}" + (
-        f" ({', '.join(gpu.name or gpu.uuid for gpu in gpus)})" if gpus else ""
-    )
+    names = Counter(gpu.name or gpu.uuid for gpu in gpus)
+    listed = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in names.items())
+    return f"{len(gpus)} GPU{'' if len(gpus) == 1 else 's'}" + (f" ({listed})" if listed else "")
 
 
 def stale(samplers: Samplers, *, monotonic: Callable[[], float] = time.monotonic) -> list[str]:
