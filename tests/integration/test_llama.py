@@ -123,6 +123,12 @@ def test_any_text_can_be_a_prompt(model: Engine, text: str) -> None:
     assert answers(model, Request("a", text, GREEDY))["a"].error == ""
 
 
+def test_a_prompt_begins_with_bos_once_whether_it_is_written_out_or_not(model: Engine) -> None:
+    bare, written = answers(model, Request("a", "job", GREEDY), Request("b", "<s>job", GREEDY)).values()
+    assert bare.prompt_tokens == written.prompt_tokens
+    assert bare.text == written.text
+
+
 def test_a_grammar_is_obeyed(model: Engine) -> None:
     grammar = 'root ::= ("job" | "stage") [0-9] [0-9]? "\\n"'
     for prompt in ("test", words(20), "x"):

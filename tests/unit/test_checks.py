@@ -82,6 +82,26 @@ def test_an_alias_bomb_in_an_answer_ends_quickly() -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_tower_of_merges_of_nothing_ends_quickly() -> None:
+    levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 30)}]}}\n" for n in range(1, 12))
+    started = time.monotonic()
+    assert "more than 20000 values" in message("gitlab-ci", f"a0: &a0 {{}}\n{levels}")
+    assert time.monotonic() - started < 5
+
+
+def test_a_mapping_of_many_keys_ends_quickly() -> None:
+    started = time.monotonic()
+    assert message("yaml", "".join(f"k{number}: \n" for number in range(9000))) == ""
+    assert time.monotonic() - started < 10
+
+
+def test_own_keys_win_over_merged_ones_and_earlier_merges_over_later() -> None:
+    from gpurig.evaljobs.source import compose
+
+    text = "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {z: 3, <<: [*a, *b]}\n"
+    assert compose(text)["c"] == {"x": 1, "y": 1, "z": 3}
+
+
 def test_a_catastrophic_pattern_is_stopped_and_named() -> None:
     started = time.monotonic()
     found = message({"regex": "^(.*?,){20}P"}, ",".join(str(number) for number in range(40)))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
-from gpurig.evaljobs.engine import Completion, EngineSettings, Request, context_size
+from gpurig.evaljobs.engine import Completion, Request, context_size, thread_count
 from gpurig.evaljobs.models import find_model, open_model
 from gpurig.evaljobs.stages import RunSettings, StageOutcome, check, generate, grade, run_stages
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, read_records
@@ -290,4 +292,12 @@ def test_the_context_is_the_suites_wish_or_what_the_model_was_trained_for(tmp_pa
     assert context_size(model, None) == 300
     assert context_size(model, 64) == 64
     assert context_size(open_model("long", folders=(tmp_path,), suite_folder=tmp_path), None) == 4096
-    assert EngineSettings(64, 1).context == 64
+
+
+def test_a_tiny_model_gets_one_thread_and_a_wish_is_followed(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf")
+    tiny = open_model("m", folders=(tmp_path,), suite_folder=tmp_path)
+    large = dataclasses.replace(tiny, ref=tiny.ref.model_copy(update={"size_bytes": 4 * 1024**3}))
+    assert thread_count(tiny, None) == 1
+    assert thread_count(large, None) == len(os.sched_getaffinity(0))
+    assert thread_count(large, 3) == thread_count(tiny, 3) == 3

@@ -166,9 +166,7 @@ class _Converter:
         self._count = 0
 
     def convert(self, node: Node, location: Location, depth: int) -> Any:
-        self._count += 1
-        if self._count > self._max_values:
-            raise _marked(node, f"more than {self._max_values} values, its aliases written out")
+        self._count_one(node)
         if depth > MAX_DEPTH:
             # Only an alias inside its own anchor gets here: the composer bounds what is written.
             raise _marked(node, f"nested deeper than {MAX_DEPTH} levels, its aliases written out")
@@ -185,14 +183,18 @@ class _Converter:
             return node.value
         return self._reader.construct_object(node)
 
+    def _count_one(self, node: Node) -> None:
+        self._count += 1
+        if self._count > self._max_values:
+            raise _marked(node, f"more than {self._max_values} values, its aliases written out")
+
     def _mapping(self, node: MappingNode, location: Location, depth: int) -> dict[Any, Any]:
         answer: dict[Any, Any] = {}
         written: dict[Any, int] = {}
-        for key_node, value_node in _merged(node, depth):
+        for key_node, value_node, own in self._merged(node, depth):
             if not isinstance(key_node, ScalarNode):
                 raise _marked(key_node, "a key must be a plain value")
             key = self.convert(key_node, (*location, "?"), depth + 1)
-            own = any(key_node is pair[0] for pair in node.value)
             if own and key in written:
                 raise _marked(key_node, f"key {key!r} is there twice, first in line {written[key]}")
             if own:
@@ -202,22 +204,26 @@ class _Converter:
             answer[key] = self.convert(value_node, here, depth + 1)
         return answer
 
+    def _merged(self, node: MappingNode, depth: int) -> Iterator[tuple[Node, Node, bool]]:
+        """The pairs of a mapping, those of its merge keys first, so that its own win (YAML 1.1; GitLab allows them).
 
-def _merged(node: MappingNode, depth: int) -> Iterator[tuple[Node, Node]]:
-    """The pairs of a mapping, those of its merge keys first, so that its own win (YAML 1.1; GitLab allows them)."""
-    if depth > MAX_DEPTH:
-        raise _marked(node, f"merged deeper than {MAX_DEPTH} levels")
-    for key, value in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
-            parts = value.value if isinstance(value, SequenceNode) else [value]
-            # An earlier mapping of the list wins, so it comes last.
-            for part in reversed(parts):
-                if not isinstance(part, MappingNode):
-                    raise _marked(part, "<< must name a mapping or a list of mappings")
-                yield from _merged(part, depth + 1)
-    for key, value in node.value:
-        if key.tag != "tag:yaml.org,2002:merge":
-            yield key, value
+        The third of each says whether the pair is the mapping's own.
+        """
+        if depth > MAX_DEPTH:
+            raise _marked(node, f"merged deeper than {MAX_DEPTH} levels")
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                parts = value.value if isinstance(value, SequenceNode) else [value]
+                # An earlier mapping of the list wins, so it comes last.
+                for part in reversed(parts):
+                    if not isinstance(part, MappingNode):
+                        raise _marked(part, "<< must name a mapping or a list of mappings")
+                    # Also an empty mapping counts: a tower of merges of nothing would take for ever.
+                    self._count_one(part)
+                    yield from ((name, held, False) for name, held, _ in self._merged(part, depth + 1))
+        for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                yield key, value, True
 
 
 def _marked(node: Node, problem: str) -> yaml.MarkedYAMLError:
