@@ -210,7 +210,7 @@ def _containers(
             Mount(str(paths.config_dir), RUNNER_CONFIG_DIR),
             Mount(engine.socket, "/var/run/docker.sock"),
         ),
-        # GitLab is reached exactly as `up` reached it: same DNS, same VPN, same proxy on localhost.
+        # GitLab is reached as `up` reached it: by the same DNS, VPN and localhost.
         network="host",
         restart=True,
         stop_signal="SIGQUIT",
