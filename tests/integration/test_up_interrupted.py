@@ -1,4 +1,4 @@
-"""`gpurig up` killed, interrupted and failing, against a real HTTP server and a real engine: what the next one finds."""
+"""`gpurig up` killed, interrupted and failing against a real HTTP server and engine, and what the next one finds."""
 
 from __future__ import annotations
 
