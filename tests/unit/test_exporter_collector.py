@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gpurig.runner.exporter.figures import Figures, SourceError
 from gpurig.runner.exporter.inventory import Inventory
 from gpurig.runner.exporter.runner_facts import RunnerEntry
 from gpurig.runner.exporter.sampler import Sampler
-from gpurig.runner.exporter.serve import stale
+from gpurig.runner.exporter.serve import describe, stale
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -193,6 +194,21 @@ def test_health_names_the_collectors_that_hang_and_not_those_that_fail(box):
     assert stale(box.samplers, monotonic=box.clock) == []
     box.now += 100
     assert stale(box.samplers, monotonic=box.clock) == ["nvidia"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "text"),
+    [
+        ((), "0 GPUs"),
+        ((CARD,), "1 GPU (NVIDIA GeForce RTX 4090)"),
+        ((CARD, OTHER), "2 GPUs (NVIDIA GeForce RTX 4090, 0x2)"),
+        ((CARD, replace(CARD, uuid="GPU-3"), OTHER), "3 GPUs (2 x NVIDIA GeForce RTX 4090, 0x2)"),
+    ],
+)
+def test_the_log_counts_equal_gpus(box, gpus, text):
+    box.facts = HostFacts(gpus=gpus)
+    box.sample()
+    assert describe(box.samplers) == text
 
 
 def test_the_demo_is_a_function_of_the_clock():
