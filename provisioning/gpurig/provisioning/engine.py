@@ -25,6 +25,23 @@ OLDEST_VERSION = (20, 10)
 _TIMEOUT_S = 60
 
 
+class OutdatedError(PrerequisiteError):
+    """The engine is older than what gitlab-runner works with.
+
+    Attributes:
+        version: the engine's own.
+    """
+
+    def __init__(self, version: str) -> None:
+        """Word it."""
+        self.version = version
+        oldest = ".".join(str(number) for number in OLDEST_VERSION)
+        super().__init__(
+            f"Docker Engine {version or 'of unknown version'} is too old: {oldest} or newer is needed",
+            hint="upgrade Docker Engine (docs.docker.com/engine/install)",
+        )
+
+
 def connect(address: str | None = None) -> docker.DockerClient:
     """A client of the engine at `address`, which has answered.
 
@@ -90,11 +107,7 @@ def check_version(described: dict[str, Any]) -> None:
     version = str(described.get("Version", ""))
     numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdigit())
     if numbers < OLDEST_VERSION:
-        oldest = ".".join(str(number) for number in OLDEST_VERSION)
-        raise PrerequisiteError(
-            f"Docker Engine {version or 'of unknown version'} is too old: {oldest} or newer is needed",
-            hint="upgrade Docker Engine (docs.docker.com/engine/install)",
-        )
+        raise OutdatedError(version)
 
 
 def engine_facts(client: docker.DockerClient, address: str | None = None) -> EngineFacts:
