@@ -9,7 +9,7 @@ import click
 from gpurig.runner.commands.instance import instance_options, say_step, token_source
 
 
-@click.command(short_help="Stop; --unregister also removes the runner from GitLab.")
+@click.command(epilog="Example: gpurig down --unregister")
 @instance_options
 @click.option("--unregister", is_flag=True, help="Delete the runners in GitLab, and all files but the models.")
 @click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
@@ -18,9 +18,9 @@ from gpurig.runner.commands.instance import instance_options, say_step, token_so
 def down(
     *, name: str, root: Path, unregister: bool, drain_s: int, docker_host: str | None, token_file: str | None
 ) -> None:
-    """Stop the runner after its running jobs, and the exporter.
+    """Stop; --unregister also removes the runner from GitLab.
 
-    A second `gpurig up` starts them again. With --unregister the runners are
+    The runner stops after its running jobs, then the exporter. A second `gpurig up` starts them again. With --unregister the runners are
     deleted in GitLab by their own tokens, and only the models stay.
     """
     from gpurig.runner.taking_down import take_down  # noqa: PLC0415 - heavy

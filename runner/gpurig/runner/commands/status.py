@@ -11,7 +11,7 @@ from gpurig.common.terminal import table
 from gpurig.runner.commands.instance import instance_options
 
 
-@click.command(short_help="Show the runner, its containers and the running jobs.")
+@click.command(epilog="Example: gpurig status --json")
 @instance_options
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket, where not that of the last up.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpurig.runner.up_run import UpRun
 
 
-@click.command(short_help="Make this box a GitLab runner; run again, it changes what differs.")
+@click.command(epilog="Example: gpurig up --url https://gitlab.example.com --project 42 --token-file token")
 @click.option("--url", help="GitLab's address, for example https://gitlab.example.com.")
 @click.option("--project", metavar="PATH-OR-ID", help="Make it a project's runner.")
 @click.option("--group", metavar="PATH-OR-ID", help="Make it a group's runner.")
@@ -55,11 +55,11 @@ def up(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Make this box a GitLab runner: detect, build, register, start, verify.
+    """Make this box a GitLab runner; run again, it changes what differs.
 
-    Run it again at any time: it compares with what is there and changes only
-    what differs; what is not given is kept from the last run. When a step
-    fails, what the run has made is taken back.
+    It detects, registers, builds, starts and verifies. An option that is not
+    given keeps its value from the last run. When a step fails, what the run
+    has made is taken back.
     """
     from gpurig.runner import workflow  # noqa: PLC0415 - heavy
     from gpurig.runner.up_run import prepare  # noqa: PLC0415
