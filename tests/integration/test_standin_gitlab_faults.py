@@ -12,9 +12,13 @@ import requests
 from gpurig.common.errors import RemoteError
 from gpurig.common.gitlab_api import connect, translated
 from gpurig.common.waiting import wait_for
-from standins.calls import Api
-from standins.gitlab import GitLab
-from standins.gitlab.faults import Kind
+from standins.calls import Api, HandRunner
+from standins.gitlab import GitLab, trace_is_whole
+from standins.gitlab.faults import Fault, Kind
+from standins.runner.client import Client
+from standins.runner.config import Entry
+from standins.runner.masking import Masker
+from standins.runner.trace import Trace
 
 
 def _version(server: GitLab, token: str) -> requests.Response:
@@ -74,6 +78,39 @@ def test_a_lost_answer_leaves_the_work_done_where_that_is_asked(gitlab: GitLab) 
         with contextlib.suppress(requests.exceptions.ConnectionError):
             Api.person(gitlab).call("POST", "user/runners", json=body)
         assert len(gitlab.runners) == runners
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda server: server.fail("status", method="PATCH", status=500, times=2),
+        lambda server: server.fail("reset", method="PATCH", times=1),
+        lambda server: server.fail("reset", method="PATCH", times=1, done_first=True),
+        lambda server: server.fail("cut", method="PATCH", times=1),
+        lambda server: server.fail("status", method="PUT", status=503, times=3),
+        lambda server: server.fail("reset", method="PUT", times=1, done_first=True),
+    ],
+    ids=["500", "reset", "lost-answer", "cut", "final-503", "final-lost-answer"],
+)
+def test_the_tests_runner_delivers_a_whole_log_through_every_fault(
+    gitlab: GitLab, arrange: Callable[[GitLab], Fault]
+) -> None:
+    project = gitlab.add_project("team/app")
+    token = HandRunner.make(gitlab, project.id, "cpu").token
+    gitlab.create_pipeline(project, "build: {tags: [cpu], script: [echo]}")
+    client = Client(Entry(name="box", url=gitlab.url, token=token), "s_000000000000")
+    payload = client.request_job()
+    assert payload is not None
+    fault = arrange(gitlab)
+    trace = Trace(client, payload["id"], payload["token"], masker=Masker([]), limit_bytes=1000, on_abort=lambda: None)
+    trace.line("hello world")
+    pauses: list[float] = []
+    trace.finish("failed", "script_failure", 3, pauses.append)
+    job = gitlab.state.jobs[payload["id"]]
+    assert (job.log, job.status, job.exit_code) == ("hello world\n", "failed", 3)
+    assert trace_is_whole(job)
+    assert fault.met >= 1
+    assert all(0 < pause <= 30 for pause in pauses)
 
 
 @pytest.mark.parametrize(

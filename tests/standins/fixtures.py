@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from standins import images
 from standins.gitlab import GitLab
+from standins.missing import missing
 
 if TYPE_CHECKING:
     import docker
@@ -33,7 +35,12 @@ def tls_gitlab() -> Iterator[GitLab]:
 @pytest.fixture(scope="session")
 def bridge_address(engine: docker.DockerClient) -> str:
     """This machine's address as containers on the engine's default network see it."""
-    return str(engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+    address = str(engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+    try:
+        with socket.create_server((address, 0)):
+            return address
+    except OSError as error:
+        missing(f"the engine's network is not this machine's ({address}: {error.strerror})", "GPURIG_REQUIRE_DOCKER")
 
 
 @pytest.fixture

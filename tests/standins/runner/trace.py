@@ -46,8 +46,10 @@ class Trace:
         """Add a line of the runner's own."""
         self.write(text.encode() + b"\n")
 
-    def finish(self, state: str, failure_reason: str, exit_code: int) -> None:
-        """Send the rest and the final state.
+    def finish(
+        self, state: str, failure_reason: str, exit_code: int, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Send the rest and the final state; `pause` lets seconds pass between two tries.
 
         Raises:
             GitLabError: GitLab took it in none of ten tries.
@@ -74,7 +76,7 @@ class Trace:
                 return
             if status == 412:
                 self._sent = 0
-            time.sleep(min(2**attempt, 30))
+            pause(min(2**attempt, 30))
         raise GitLabError(f"job {self._job_id}: the final state was not taken")
 
     def _append(self, data: bytes) -> None:
