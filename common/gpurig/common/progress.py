@@ -29,7 +29,12 @@ class Progress:
         self._said_at = 0.0
         self._bar = (
             click.progressbar(
-                length=total, label=f"{label:<9}", file=self._stream, show_pos=True, width=30, item_show_func=str
+                length=total,
+                label=f"{label:<9}",
+                file=self._stream,
+                show_pos=True,
+                width=30,
+                item_show_func=lambda note: note or "",
             )
             if self._terminal
             else None
