@@ -105,6 +105,11 @@ def truncated_grader(box: EvalBox) -> None:
     path.write_bytes(path.read_bytes()[:500])
 
 
+def model_that_llama_cpp_dies_of(box: EvalBox) -> None:
+    path = box.models / "writer.gguf"
+    path.write_bytes(path.read_bytes().replace(b"<0x0A>", b"<0x0B>"))
+
+
 def damaged_records(box: EvalBox) -> None:
     box.out.mkdir()
     (box.out / GENERATIONS).write_text("not a record\n")
@@ -114,7 +119,7 @@ def missing_model(box: EvalBox) -> None:
     box.data["generator"]["model"] = "nowhere"
 
 
-def out_is_a_file(box: EvalBox) -> None:
+def samples_in_a_missing_file(box: EvalBox) -> None:
     box.data["samples"] = "samples.yaml"
 
 
@@ -127,9 +132,10 @@ def out_is_a_file(box: EvalBox) -> None:
         (wrong_type, 2, "generator.model: must be text, not 7"),
         (truncated_model, 2, "writer.gguf is damaged: truncated"),
         (truncated_grader, 2, "judge.gguf is damaged"),
+        (model_that_llama_cpp_dies_of, 2, "llama.cpp dies of "),
         (damaged_records, 2, "generations.jsonl:1: no record of this stage"),
         (missing_model, 4, 'no model "nowhere"; looked at'),
-        (out_is_a_file, 2, "samples: there is no file"),
+        (samples_in_a_missing_file, 2, "samples: there is no file"),
     ],
 )
 def test_bad_input_is_one_line_and_a_hint_and_leaves_nothing(
@@ -140,7 +146,7 @@ def test_bad_input_is_one_line_and_a_hint_and_leaves_nothing(
     before = box.out.exists()
     assert stage(box, "eval") == code
     shown = capfd.readouterr()
-    first, second = shown.err.splitlines()
+    first, second = (line for line in shown.err.splitlines() if not line.startswith("generate: 0/"))
     assert first.startswith("gpurig-job: ")
     assert says in first
     assert second.startswith("  hint: ")

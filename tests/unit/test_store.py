@@ -19,6 +19,7 @@ def write(path: Path, keys: dict[str, str], *records: Checked) -> None:
     writer = StageWriter(read_stage(path, Checked), keys)
     for one in records:
         writer.append(one)
+    writer.finish()
     writer.close()
 
 

@@ -6,7 +6,8 @@ import functools
 from collections import deque
 from typing import Any
 
-_WARNING, _ERROR, _CONTINUED = 2, 3, 5
+# ggml.h, enum ggml_log_level; the numbers in llama-cpp-python's own logger are older.
+_ERROR = 4
 
 
 @functools.cache

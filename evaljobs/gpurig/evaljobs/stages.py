@@ -251,22 +251,22 @@ def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
     stream = settings.stream or sys.stderr
     writer = StageWriter(work.content, work.keys)
     try:
-        if not work.keys:
-            print(f"{work.label}: no sample has anything to {work.label}", file=stream)
-            return StageOutcome(0, 0, 0)
         for record in finished.values():
             if (current := work.current(record)) != record:
                 writer.append(current)
-        if not missing:
+        if not work.keys:
+            print(f"{work.label}: no sample has anything to {work.label}", file=stream)
+        elif not missing:
             print(f"{work.label}: all {len(work.keys)} samples done already", file=stream)
-            return StageOutcome(len(finished), 0, failed)
-        if finished:
-            print(f"{work.label}: {len(finished)} of {len(work.keys)} samples done already", file=stream)
-        with Progress(work.label, len(work.keys), done=len(finished), stream=stream) as progress:
-            for record in work.records(missing):
-                writer.append(record)
-                failed += work.failed(record)
-                progress.advance(record.sample)
+        else:
+            if finished:
+                print(f"{work.label}: {len(finished)} of {len(work.keys)} samples done already", file=stream)
+            with Progress(work.label, len(work.keys), done=len(finished), stream=stream) as progress:
+                for record in work.records(missing):
+                    writer.append(record)
+                    failed += work.failed(record)
+                    progress.advance(record.sample)
+        writer.finish()
     finally:
         writer.close()
     return StageOutcome(len(finished), len(missing), failed)

@@ -126,23 +126,15 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
 
 
 class StageWriter(Generic[R]):
-    """Appends what is missing to a record file."""
+    """Appends what is missing to a record file; a run that comes to nothing leaves no trace in it."""
 
     def __init__(self, content: StageFile[R], keys: Mapping[str, str]) -> None:
-        """Open the file, and note what this run wants where the last run wanted something else.
-
-        Raises:
-            PrerequisiteError: the file cannot be written.
-        """
-        self._log = LineLog(content.path)
+        """Prepare to write what `keys` want; nothing is written yet."""
+        self._path = content.path
+        self._keys = dict(keys)
         # Compared as lists, because the order is the samples' and dicts forget it in comparisons.
-        if content.run is None or list(content.run.keys.items()) != list(keys.items()):
-            started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            try:
-                self._log.append(RunRecord(started=started, keys=dict(keys)).model_dump_json())
-            except BaseException:
-                self._log.close()
-                raise
+        self._same = content.run is not None and list(content.run.keys.items()) == list(keys.items())
+        self._log: LineLog | None = None
 
     def append(self, record: R) -> None:
         """Add a record durably.
@@ -150,11 +142,30 @@ class StageWriter(Generic[R]):
         Raises:
             PrerequisiteError: the file cannot be written.
         """
-        self._log.append(record.model_dump_json())
+        self._begun().append(record.model_dump_json())
+
+    def finish(self) -> None:
+        """Note what this run wanted, where the last run wanted something else and no record has done it.
+
+        Raises:
+            PrerequisiteError: the file cannot be written.
+        """
+        if not self._same:
+            self._begun()
 
     def close(self) -> None:
-        """Close the file."""
-        self._log.close()
+        """Close the file; a second call does nothing."""
+        if self._log is not None:
+            self._log.close()
+
+    def _begun(self) -> LineLog:
+        if self._log is None:
+            self._log = LineLog(self._path)
+        if not self._same:
+            started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            self._log.append(RunRecord(started=started, keys=self._keys).model_dump_json())
+            self._same = True
+        return self._log
 
 
 @contextlib.contextmanager
