@@ -79,7 +79,7 @@ def _write_note(results: Results, note: NoteOptions) -> None:
     click.echo(harmless(f"Note on merge request !{place.iid}: {outcome}"))
 
 
-@click.command(short_help="Compute the results, apply the gate, write the reports.")
+@click.command(epilog="Example: gpurig-job report examples/ci-jobs --out report")
 @stage_options
 @note_options
 def report(
@@ -91,7 +91,7 @@ def report(
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
-    """Compute the results of a suite's records, apply its gate, write the reports.
+    """Compute the results, apply the gate, write the reports.
 
     Writes results.json, junit.xml, metrics.txt, note.md and report.html into the folder of the records. Exits with 3
     where the gate fails.

@@ -9,7 +9,7 @@ import click
 from gpurig.common.terminal import harmless
 
 
-@click.command(short_help="Run a real eval on the bundled models, with a report.")
+@click.command(epilog="Example: gpurig demo --out report/demo")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -19,7 +19,7 @@ from gpurig.provisioning.vram import GIB, vram_class_gb
 SCHEMA = 1
 
 
-@click.command()
+@click.command(epilog="Example: gpurig detect --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/detection.md).")
 @click.option(
     "--host-root",
