@@ -9,7 +9,7 @@ import pytest
 from gpurig.common import gitlab_api
 from gpurig.common.errors import EXIT_REMOTE, RemoteError
 from gpurig.provisioning.plan import RunnerSpec
-from gpurig.provisioning.runners import HttpGitLab, RefusedError
+from gpurig.provisioning.runners import GivenToken, HttpGitLab, RefusedError
 from standins.gitlab import MAINTAINER, GitLab
 
 
@@ -32,7 +32,7 @@ def spec_for(server: GitLab, target: str, *, kind: Any = "project") -> RunnerSpe
 
 def client(server: GitLab, *scopes: str) -> HttpGitLab:
     token = server.add_token(*(scopes or ("create_runner",)))
-    return HttpGitLab(server.url, token=lambda: token, ca_file=server.ca_file)
+    return HttpGitLab(server.url, token=GivenToken(token), ca_file=server.ca_file)
 
 
 def test_a_narrow_token_makes_a_project_runner_that_lives_and_dies_by_its_own_token(server: GitLab) -> None:
@@ -74,7 +74,7 @@ def test_group_and_instance_runners_are_made(server: GitLab) -> None:
     admin = server.add_user("root", admin=True)
     token = server.add_token("create_runner", user=admin)
     client(server).create(spec_for(server, str(group.id), kind="group"))
-    HttpGitLab(server.url, token=lambda: token).create(spec_for(server, "", kind="instance"))
+    HttpGitLab(server.url, token=GivenToken(token)).create(spec_for(server, "", kind="instance"))
     assert sorted(runner.runner_type for runner in server.runners) == ["group_type", "instance_type"]
 
 
@@ -84,11 +84,11 @@ def test_a_refusal_says_that_nothing_was_made(server: GitLab) -> None:
     server.add_member(project, stranger, MAINTAINER - 10)
     token = server.add_token("create_runner", user=stranger)
     with pytest.raises(RefusedError, match="403"):
-        HttpGitLab(server.url, token=lambda: token).create(spec_for(server, str(project.id)))
+        HttpGitLab(server.url, token=GivenToken(token)).create(spec_for(server, str(project.id)))
     with pytest.raises(RefusedError, match="project 999"):
         client(server).create(spec_for(server, "999"))
     with pytest.raises(RemoteError, match="401"):
-        HttpGitLab(server.url, token=lambda: "glpat-wrong").check_token()
+        HttpGitLab(server.url, token=GivenToken("glpat-wrong")).check_token()
     assert not server.runners
 
 
@@ -113,6 +113,20 @@ def test_online_is_what_gitlab_says_or_unknown_where_the_token_may_not_ask(serve
     made = client(server).create(spec_for(server, str(project.id)))
     assert client(server).online(made.id) is None
     assert client(server, "api").online(made.id) is False
+
+
+def test_nobody_is_asked_for_a_token_to_learn_what_is_only_good_to_know(server: GitLab) -> None:
+    class Nobody:
+        def get(self) -> str:
+            raise AssertionError("asked")
+
+        def at_hand(self) -> None:
+            return None
+
+    gitlab = HttpGitLab(server.url, token=Nobody())
+    assert gitlab.online(1) is None
+    assert gitlab.find("project", "x") is None
+    assert not gitlab.accepts("glrt-x")
 
 
 CALLS: dict[str, Any] = {
@@ -164,6 +178,6 @@ def test_an_unknown_certificate_authority_is_refused_and_a_named_one_is_trusted(
     with GitLab(tls=True) as server:
         token = server.add_token("create_runner")
         with pytest.raises(RemoteError, match="certificate") as caught:
-            HttpGitLab(server.url, token=lambda: token).check_token()
+            HttpGitLab(server.url, token=GivenToken(token)).check_token()
         assert "--tls-ca-file" in caught.value.hint
-        HttpGitLab(server.url, token=lambda: token, ca_file=server.ca_file).check_token()
+        HttpGitLab(server.url, token=GivenToken(token), ca_file=server.ca_file).check_token()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gpurig.common.errors import InputError, RemoteError
+from gpurig.common.errors import RemoteError
 from gpurig.common.gitlab_api import connect, said_by_gitlab, translated
 from gpurig.provisioning.plan import RunnerSpec
 
@@ -37,6 +37,31 @@ class Created:
     expires_at: datetime | None = None
 
 
+class TokenSource(Protocol):
+    """The user's token; who has none until somebody types it is not asked in vain."""
+
+    def get(self) -> str:
+        """The token, asking the user where need be; InputError where there is none."""
+
+    def at_hand(self) -> str | None:
+        """The token, where it is known without asking."""
+
+
+@dataclass(frozen=True)
+class GivenToken:
+    """A token that is known."""
+
+    value: str = field(repr=False)
+
+    def get(self) -> str:
+        """The token."""
+        return self.value
+
+    def at_hand(self) -> str | None:
+        """The token."""
+        return self.value
+
+
 class GitLab(Protocol):
     """What provisioning asks of one GitLab; every method raises RemoteError where it fails."""
 
@@ -53,10 +78,10 @@ class GitLab(Protocol):
         """Remove the runner with this token; nothing where there is none."""
 
     def online(self, runner_id: int) -> bool | None:
-        """Whether GitLab has heard of the runner lately; None where the user's token may not ask."""
+        """Whether GitLab has heard of the runner lately; None where no token at hand may ask."""
 
     def find(self, spec_type: str, description: str) -> tuple[int, ...] | None:
-        """The ids of runners of that description; None where the user's token may not list them."""
+        """The ids of runners of that description; None where no token at hand may list them."""
 
     def delete_by_id(self, runner_id: int) -> None:
         """Remove a runner with the user's token; nothing where there is none."""
@@ -80,12 +105,12 @@ _MAY_NOT_ASK = frozenset({401, 403, 404})
 class HttpGitLab:
     """GitLab over HTTP."""
 
-    def __init__(self, url: str, *, token: Callable[[], str], ca_file: Path | None = None) -> None:
+    def __init__(self, url: str, *, token: TokenSource, ca_file: Path | None = None) -> None:
         """Talk to `url`.
 
         Args:
             url: GitLab's address.
-            token: gives the user's token when it is needed: a second `up` needs none.
+            token: the user's; a second `up` needs none.
             ca_file: the certificate authority to trust instead of the system's.
         """
         self._url = url
@@ -93,7 +118,7 @@ class HttpGitLab:
         self._ca_file = ca_file
 
     def _as_user(self) -> gitlab.Gitlab:
-        return connect(self._url, private_token=self._token(), ca_file=self._ca_file)
+        return connect(self._url, private_token=self._token.get(), ca_file=self._ca_file)
 
     def _as_runner(self) -> gitlab.Gitlab:
         return connect(self._url, ca_file=self._ca_file)
@@ -154,13 +179,11 @@ class HttpGitLab:
         )
 
     def online(self, runner_id: int) -> bool | None:
-        """Whether GitLab has heard of the runner lately; None where the user's token may not ask."""
+        """Whether GitLab has heard of the runner lately; None where no token at hand may ask."""
         answers: list[Any] = []
-        try:
-            client = self._as_user()
-        except InputError:
-            # No token at hand: this `up` created nothing.
+        if self._token.at_hand() is None:
             return None
+        client = self._as_user()
         known = self._unless(
             _MAY_NOT_ASK,
             "asking for the runner",
@@ -171,13 +194,12 @@ class HttpGitLab:
         return answers[0].get("status") == "online" or answers[0].get("online") is True
 
     def find(self, spec_type: str, description: str) -> tuple[int, ...] | None:
-        """The ids of runners of that description; None where the user's token may not list them."""
+        """The ids of runners of that description; None where no token at hand may list them."""
         answers: list[Any] = []
         path = "/runners/all" if spec_type == "instance" else "/runners"
-        try:
-            client = self._as_user()
-        except InputError:
+        if self._token.at_hand() is None:
             return None
+        client = self._as_user()
         known = self._unless(
             _MAY_NOT_ASK,
             "listing runners",

@@ -16,7 +16,7 @@ from gpurig.provisioning.disk import Disk, LocalDisk
 from gpurig.provisioning.facts import Backend, HostFacts
 from gpurig.provisioning.paths import Paths, box_id
 from gpurig.provisioning.plan import Box, ImageTags
-from gpurig.provisioning.runners import GitLab, HttpGitLab
+from gpurig.provisioning.runners import GitLab, HttpGitLab, TokenSource
 from gpurig.provisioning.settings import Settings
 
 
@@ -62,11 +62,11 @@ class World:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def real_world(token: Callable[[], str]) -> World:
+def real_world(token: TokenSource) -> World:
     """This machine, its engine, and the GitLab that the user named.
 
     Args:
-        token: gives the user's token when it is needed.
+        token: the user's, for what a runner's own token cannot do.
     """
     from gpurig.provisioning.detect import detect  # noqa: PLC0415 - heavy
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gpurig.runner.commands.instance import instance_options, say_step, token_source
+from gpurig.runner.commands.instance import UserToken, instance_options, say_step
 
 
 @click.command(epilog="Example: gpurig down --unregister")
@@ -20,14 +20,15 @@ def down(
 ) -> None:
     """Stop; --unregister also removes the runner from GitLab.
 
-    The runner stops after its running jobs, then the exporter. A second `gpurig up` starts them again. With --unregister the runners are
-    deleted in GitLab by their own tokens, and only the models stay.
+    The runner stops after its running jobs, then the exporter; `gpurig up`
+    starts them again. With --unregister the runners are deleted in GitLab by
+    their own tokens, and only the models stay.
     """
     from gpurig.runner.taking_down import take_down  # noqa: PLC0415 - heavy
     from gpurig.runner.world import real_world  # noqa: PLC0415
 
     take_down(
-        real_world(token_source(token_file)),
+        real_world(UserToken(token_file)),
         name=name,
         root=root.absolute(),
         docker_host=docker_host,

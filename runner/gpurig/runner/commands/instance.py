@@ -34,40 +34,50 @@ def instance_options(command: F) -> F:
     )(command)
 
 
-def token_source(token_file: str | None) -> Callable[[], str]:
-    """Gives the user's token when it is needed: from the file, the environment, or a hidden prompt.
+class UserToken:
+    """The user's token: from a file, standard input or the environment, else from a hidden prompt."""
 
-    A token that is there already is looked at now, so that one of the wrong kind is refused before anything happens.
+    def __init__(self, token_file: str | None) -> None:
+        """Read a token that is given already: one of the wrong kind is refused before anything happens.
 
-    Args:
-        token_file: a path, "-" for standard input, None for none.
+        Args:
+            token_file: a path, "-" for standard input, None for the environment or the prompt.
 
-    Raises:
-        InputError: the token is of a kind that cannot create runners; the value does not show.
-    """
-    from gpurig.provisioning.settings import check_token  # noqa: PLC0415 - pydantic is heavy
+        Raises:
+            InputError: the token is of a kind that cannot create runners; its value does not show.
+        """
+        from gpurig.provisioning.settings import check_token  # noqa: PLC0415 - pydantic is heavy
 
-    given = None
-    if token_file == "-":  # noqa: S105 - a file's name
-        given = sys.stdin.read()
-    elif token_file is not None:
-        given = read_text(Path(token_file))
-    elif os.environ.get(TOKEN_VARIABLE):
-        given = os.environ[TOKEN_VARIABLE]
-    known = [check_token(given)] if given is not None else []
+        self._check = check_token
+        given = None
+        if token_file == "-":  # noqa: S105 - a file's name
+            given = sys.stdin.read()
+        elif token_file is not None:
+            given = read_text(Path(token_file))
+        elif os.environ.get(TOKEN_VARIABLE):
+            given = os.environ[TOKEN_VARIABLE]
+        self._known = None if given is None else check_token(given)
 
-    def token() -> str:
-        if not known:
+    def get(self) -> str:
+        """The token, asked for on a terminal where it is not known.
+
+        Raises:
+            InputError: nobody can be asked, or what was typed is no such token.
+        """
+        if self._known is None:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise InputError(
                     "a GitLab token is needed to create the runner",
                     hint=f"--token-file FILE (or - for standard input), or the variable {TOKEN_VARIABLE}; "
                     "its scope is create_runner",
                 )
-            known.append(check_token(click.prompt("GitLab token (scope create_runner)", hide_input=True, err=True)))
-        return known[0]
+            typed = click.prompt("GitLab token (scope create_runner)", hide_input=True, err=True)
+            self._known = self._check(str(typed))
+        return self._known
 
-    return token
+    def at_hand(self) -> str | None:
+        """The token, where it is known."""
+        return self._known
 
 
 def say_step(name: str, text: str, *, to_stderr: bool = False) -> None:

@@ -21,10 +21,12 @@ def status(*, name: str, root: Path, docker_host: str | None, as_json: bool) -> 
     Exit code 4 where the box is not set up, or its containers do not run; 5
     where GitLab cannot be asked, or does not know the runner.
     """
+    from gpurig.provisioning.runners import GivenToken  # noqa: PLC0415 - heavy
     from gpurig.runner.overview import judge, look_around, overview_document  # noqa: PLC0415 - heavy
     from gpurig.runner.world import real_world  # noqa: PLC0415
 
-    seen = look_around(real_world(_no_token), name=name, root=root.absolute(), docker_host=docker_host)
+    # GitLab is asked with the runners' own tokens only.
+    seen = look_around(real_world(GivenToken("")), name=name, root=root.absolute(), docker_host=docker_host)
     if as_json:
         click.echo(json.dumps(overview_document(seen), indent=1))
     else:
@@ -40,9 +42,3 @@ def status(*, name: str, root: Path, docker_host: str | None, as_json: bool) -> 
         gpus = [f"{gpu.name or gpu.backend} ({gpu.uuid})" for gpu in seen.host.gpus]
         click.echo("GPUs: " + (", ".join(gpus) or "none"))
     judge(seen)
-
-
-def _no_token() -> str:
-    from gpurig.common.errors import InputError  # noqa: PLC0415
-
-    raise InputError("status asks GitLab with the runners' own tokens only")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpurig.common.errors import InputError
-from gpurig.runner.commands.instance import instance_options, say_step, token_source
+from gpurig.runner.commands.instance import UserToken, instance_options, say_step
 
 if TYPE_CHECKING:
     from gpurig.runner.up_run import UpRun
@@ -69,7 +69,7 @@ def up(
     given |= {key: given[key] or None for key in ("extra_tags", "allowed_images")}
     # Remembered for the next run, which may start in another folder.
     given |= {key: given[key].absolute() for key in ("tls_ca_file", "build_ca_bundle") if given[key]}
-    world = real_world(token_source(token_file))
+    world = real_world(UserToken(token_file))
     run = prepare(
         world,
         given,
