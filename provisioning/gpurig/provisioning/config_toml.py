@@ -50,8 +50,9 @@ def _runner(plan: Plan, entry: Entry, registration: Registration | None) -> dict
             # With both times gitlab-runner rotates the token by itself before it expires.
             runner["token_expires_at"] = registration.expires_at.replace(microsecond=0)
     runner |= {"executor": "docker", "limit": entry.limit, "request_concurrency": 1}
-    # Without it bash turns every exit code of a job into 1 (gitlab-org/gitlab-runner issue 27668), and a pipeline could
-    # not tell "the gate failed" (3) from "the runner failed" (4, 5).
+    # For a --runner-image older than 19.4: without it bash turns every exit code of a job into 1
+    # (gitlab-org/gitlab-runner issue 27668), and a pipeline could not tell "the gate failed" (3) from "the runner
+    # failed" (4, 5). From 19.4 on this is the runner's own default, and the flag says nothing.
     runner["feature_flags"] = {"FF_USE_NEW_BASH_EVAL_STRATEGY": True}
     if plan.custom_ca:
         runner["tls-ca-file"] = RUNNER_CA_FILE
