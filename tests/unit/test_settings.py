@@ -44,8 +44,8 @@ def test_a_setting_of_another_version_is_left_out() -> None:
         ({"metrics_listen": "9476"}, "--metrics-listen"),
         ({"metrics_listen": "localhost:9476"}, "--metrics-listen"),
         ({"metrics_listen": "127.0.0.1:99999"}, "--metrics-listen"),
-        ({"extra_tags": ("a,b",)}, "--extra-tags"),
-        ({"extra_tags": ("\x1b[31m",)}, "--extra-tags"),
+        ({"extra_tags": ("a,b",)}, "--tag"),
+        ({"extra_tags": ("\x1b[31m",)}, "--tag"),
         ({"unknown": 1}, "--unknown"),
     ],
 )

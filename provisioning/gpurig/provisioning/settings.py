@@ -91,6 +91,15 @@ class Settings(BaseModel):
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN
 
 
+# The options that are not called as their field.
+_OPTIONS = {
+    "extra_tags": "--tag",
+    "allowed_images": "--allow-image",
+    "target": "--project or --group",
+    "runner_type": "--project, --group or --instance",
+}
+
+
 def check_name(name: str) -> None:
     """Judge an instance's name, which becomes a part of paths and container names.
 
@@ -129,7 +138,8 @@ def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None
         first = error.errors(include_input=False, include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else "settings"
         reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"--{field.replace('_', '-')}: {reason}", hint="gpurig up --help lists the options") from error
+        option = _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+        raise InputError(f"{option}: {reason}", hint="gpurig up --help lists the options") from error
     if (settings.runner_type == "instance") != (not settings.target.strip()):
         raise InputError(
             "a project or group runner needs its project or group", hint="--project 42 or --group tools/llm"
