@@ -153,7 +153,7 @@ class Journey:
     def containers(self, engine: docker.DockerClient) -> dict[str, str]:
         """The ids of the instance's containers, by name."""
         found = engine.containers.list(all=True, filters={"label": f"gpurig.instance={self.name}"})
-        return {container.name: container.id for container in found}
+        return {str(container.name): str(container.id) for container in found}
 
     def look(self, label: str, engine: docker.DockerClient) -> Snapshot:
         """What is there now, kept under `label`."""
@@ -169,7 +169,7 @@ class Journey:
     def scrape(self) -> str:
         """The exporter's answer."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
-            return answer.read().decode()
+            return bytes(answer.read()).decode()
 
     @property
     def secrets(self) -> list[str]:
