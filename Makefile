@@ -54,6 +54,16 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/$(NAME).py
 
+# An environment of its own: PyTorch has no place in the one that is tested.
+build/train-venv/.done: requirements/train.lock pyproject.toml
+	$(PYTHON) -m venv build/train-venv
+	build/train-venv/bin/pip install --quiet --require-hashes -r requirements/train.lock
+	build/train-venv/bin/pip install --quiet --no-deps -e .
+	@touch $@
+
+models: build/train-venv/.done
+	build/train-venv/bin/python scripts/train_demo_models.py all
+
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links --no-config
 lock: $(VENV)/bin/python
@@ -63,6 +73,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) requirements/job-build.in -o requirements/job-build.lock
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
+	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock
 
 clean:
 	rm -rf $(VENV) dist build report
