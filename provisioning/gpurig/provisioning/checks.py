@@ -68,14 +68,22 @@ def check_ca_file(settings: Settings) -> None:
     Raises:
         InputError: it is not there, or is no PEM. PrerequisiteError: it may not be read.
     """
-    if settings.tls_ca_file is None:
-        return
-    read_bytes(settings.tls_ca_file)
+    if settings.tls_ca_file is not None:
+        check_certificates(settings.tls_ca_file)
+
+
+def check_certificates(path: Path) -> None:
+    """The same for one file.
+
+    Raises:
+        InputError: it is not there, or is no PEM. PrerequisiteError: it may not be read.
+    """
+    read_bytes(path)
     try:
-        ssl.create_default_context(cafile=str(settings.tls_ca_file))
+        ssl.create_default_context(cafile=str(path))
     except ssl.SSLError as error:
         raise InputError(
-            f"{settings.tls_ca_file} holds no certificate that can be read", hint="--tls-ca-file takes a PEM file"
+            f"{path} holds no certificate that can be read", hint="--tls-ca-file takes a PEM file"
         ) from error
 
 
@@ -104,9 +112,17 @@ def check_port(settings: Settings, *, ours: bool) -> None:
     Raises:
         PrerequisiteError: it is taken, or the address is not this machine's.
     """
-    if settings.metrics_listen == "off" or ours:
-        return
-    address, port = split_listen(settings.metrics_listen)
+    if settings.metrics_listen != "off" and not ours:
+        check_listen(settings.metrics_listen)
+
+
+def check_listen(listen: str) -> None:
+    """A server could listen at `listen`, an address and a port.
+
+    Raises:
+        PrerequisiteError: the port is taken. InputError: the address is not this machine's.
+    """
+    address, port = split_listen(listen)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As a server does it: a connection that was closed a moment ago does not count.
@@ -114,7 +130,7 @@ def check_port(settings: Settings, *, ours: bool) -> None:
         try:
             probe.bind((address, port))
         except OSError as error:
-            raise _port_problem(settings.metrics_listen, port, error) from error
+            raise _port_problem(listen, port, error) from error
 
 
 def _port_problem(listen: str, port: int, error: OSError) -> ApplianceError:
