@@ -286,7 +286,15 @@ def two_gpus() -> HostFacts:
     """A box with two cards."""
     return HostFacts(
         gpus=tuple(
-            Gpu("cuda", f"GPU-{n}", "NVIDIA GeForce RTX 4090", f"0000:0{n}:00.0", 24564 * 2**20, arch="sm-89")
+            Gpu(
+                "cuda",
+                f"GPU-{n}",
+                "NVIDIA GeForce RTX 4090",
+                f"0000:0{n}:00.0",
+                24564 * 2**20,
+                arch="sm-89",
+                index=str(n - 1),
+            )
             for n in (1, 2)
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def wire(gpus: Sequence[Gpu], engine: EngineFacts, *, beside: Sequence[Gpu] = ()
     Args:
         gpus: the GPUs of one runner entry, all of one backend; none for a CPU box.
         engine: what the engine can do.
-        beside: every GPU of the host, in PCI order, which is how a CDI spec numbers them; `gpus` where empty.
+        beside: every GPU that was found on the host, in PCI order; `gpus` where empty.
 
     Raises:
         PrerequisiteError: the engine has no way to hand these GPUs to a container.
@@ -149,16 +149,28 @@ def _cdi_names(gpus: Sequence[Gpu], engine: EngineFacts, kind: str, host: Sequen
     """The specs' names for `gpus`: by UUID where they have it, else by number, else "all" for all; () where unnamed."""
     if not engine.cdi:
         return ()
-    known = {name for name in engine.cdi_devices if name.startswith(f"{kind}=")}
-    by_uuid = tuple(f"{kind}={gpu.uuid}" for gpu in gpus)
-    if known.issuperset(by_uuid):
-        return by_uuid
-    # Numbers are only sure where no card is split: a MIG part is "card:part" in a spec.
-    if not any(gpu.mig for gpu in host) and all(gpu in host for gpu in gpus):
-        by_number = tuple(f"{kind}={host.index(gpu)}" for gpu in gpus)
-        if known.issuperset(by_number):
-            return by_number
-    everything = f"{kind}=all"
-    if everything in known and len(gpus) == len(host):
-        return (everything,)
+    known = {name.removeprefix(f"{kind}=") for name in engine.cdi_devices if name.startswith(f"{kind}=")}
+    for names in ([gpu.uuid for gpu in gpus], _numbers(gpus, known, host)):
+        if names and known.issuperset(names):
+            return tuple(f"{kind}={name}" for name in names)
+    # A spec that names cards, but not these, is about other hardware than was found: its "all" would be a guess.
+    if known == {"all"} and len(gpus) == len(host):
+        return (f"{kind}=all",)
     return ()
+
+
+def _numbers(gpus: Sequence[Gpu], known: Collection[str], host: Sequence[Gpu]) -> list[str]:
+    """What a spec calls `gpus` where it counts; [] where that cannot be told for each of them.
+
+    nvidia-ctk uses NVML's number, and "card:part" for MIG (NVIDIA/nvidia-container-toolkit, nvcdi, device namers). A
+    place in a list is not it: a card that NVML cannot open keeps its number and is in no list of ours. AMD's tool
+    counts the cards that the amdgpu driver holds in PCI order, and sysfs has no such number: a place is taken for it
+    only where the spec counts as many cards as were found.
+    """
+    if gpus[0].backend == "cuda":
+        numbers = [gpu.index for gpu in gpus]
+        return numbers if all(numbers) else []
+    counted = [name for name in known if name.isdigit()]
+    if len(counted) != len(host) or not all(gpu in host for gpu in gpus):
+        return []
+    return [str(host.index(gpu)) for gpu in gpus]
