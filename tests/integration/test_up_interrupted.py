@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from standins.gitlab import GitLab
+from standins.gitlab import GitLab, Job
 
 if TYPE_CHECKING:
     import docker
@@ -117,6 +117,60 @@ def test_an_up_that_is_interrupted_takes_everything_back(
     assert box.gitlab.runners == []
     assert box.files() == []
     assert box.containers(engine) == {}
+
+
+SLOW_JOB = """
+slow:
+  tags: [cpu]
+  script: ["echo began", "until [ -e /models/go ]; do sleep 0.1; done", "echo ended"]
+"""
+
+
+def start_slow_job(box: Box) -> Job:
+    """A pipeline whose one job runs until `let_it_end`."""
+    code, said = box.up()
+    assert code == 0, said
+    project = next(iter(box.gitlab.state.projects.values()))
+    job = box.gitlab.create_pipeline(project, SLOW_JOB).jobs[0]
+    assert box.gitlab.wait_for(lambda: "began" in job.log, 120), job.log
+    return job
+
+
+def let_it_end(box: Box) -> None:
+    (box.root / "var" / "lib" / box.name / "models" / "go").touch()
+
+
+def test_down_lets_the_running_job_end(box: Box, engine: docker.DockerClient) -> None:
+    job = start_slow_job(box)
+    command = [sys.executable, "-u", "-m", "gpurig.runner", "down", "--unregister"]
+    with subprocess.Popen(
+        [*command, "--root", str(box.root), "--name", box.name], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "waiting for 1 running job" in process.stdout.readline()
+        let_it_end(box)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert (job.status, "ended" in job.log) == ("success", True)
+    assert box.gitlab.runners == []
+    assert box.containers(engine) == {}
+    assert [path for path in box.files() if (box.root / path).is_file()] == [f"var/lib/{box.name}/models/go"]
+
+
+@pytest.mark.parametrize("change", [["--tag", "lab"], ["--concurrent", "2"]])
+def test_an_up_that_changes_the_runner_loses_no_running_job(box: Box, change: list[str]) -> None:
+    job = start_slow_job(box)
+    code, said = box.up(*change)
+    assert code == 0, said
+    assert job.status == "running"
+    let_it_end(box)
+    box.gitlab.wait_for_jobs([job], 60)
+    assert (job.status, "ended" in job.log) == ("success", True)
+    # The runner that was replaced stayed for its job: now it goes.
+    code, said = box.up()
+    assert code == 0, said
+    assert len(box.gitlab.runners) == 1
+    assert box.up()[1].count("unchanged") == 6
 
 
 FAILURES: dict[str, tuple[dict[str, Any], str, int]] = {

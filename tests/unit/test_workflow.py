@@ -214,6 +214,16 @@ def test_a_runner_that_gitlab_never_hears_from_is_a_failure_with_its_log() -> No
     assert not box.gitlab.runners
 
 
+def test_a_runner_whose_slots_are_all_taken_cannot_be_heard_and_is_no_failure() -> None:
+    box = MemoryBox(HostFacts())
+    up(box)
+    box.gitlab.online = lambda _: False  # type: ignore[method-assign]
+    box.engine.running_jobs = (RunningJob("7", "", "1", "x", "cpu", "build"),)
+    assert up(box, extra_tags=("lab",)).changes
+    with pytest.raises(PrerequisiteError, match="did not hear"):
+        up(box, concurrent=2)
+
+
 def test_a_gpu_that_cannot_be_used_is_never_taken_for_no_gpu() -> None:
     broken = Problem("nvml", "the NVIDIA driver and its library differ", "reboot", unusable=True)
     box = MemoryBox(HostFacts(problems=(broken,)))

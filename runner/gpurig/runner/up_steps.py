@@ -192,8 +192,14 @@ def _heard(run: UpRun, container_id: str, registrations: list[Registration]) -> 
     if all(answer is True for answer in answers):
         return "GitLab says: online"
     # gitlab-runner writes its system id when it has read its configuration.
-    if None in answers and False not in answers and run.world.disk.read(run.paths.system_id) is not None:
+    if run.world.disk.read(run.paths.system_id) is None:
+        return None
+    if False not in answers:
         return "the runner is up (asking GitLab whether it is online needs a token of a wider scope)"
+    jobs = run.engine.jobs(run.settings.name)
+    if len(jobs) >= run.plan.concurrent:
+        # It asks for no job, and GitLab hears nothing of a new entry, while every slot is taken.
+        return f"the runner is up, and busy with {len(jobs)} job(s)"
     return None
 
 
