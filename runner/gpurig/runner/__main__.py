@@ -14,6 +14,7 @@ _HERE = "gpurig.runner.commands"
 
 COMMANDS = {
     "up": LazyCommand(f"{_HERE}.up:up", "Make this box a GitLab runner; run again, it changes what differs."),
+    "doctor": LazyCommand(f"{_HERE}.doctor:doctor", "Check every prerequisite; each failure comes with its fix."),
     "detect": LazyCommand(f"{_HERE}.detect:detect", "Show the GPUs, the backend, the memory and the tags."),
     "status": LazyCommand(f"{_HERE}.status:status", "Show the runner, its containers and the running jobs."),
     "down": LazyCommand(f"{_HERE}.down:down", "Stop; --unregister also removes the runner from GitLab."),

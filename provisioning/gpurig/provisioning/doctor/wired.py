@@ -1,0 +1,74 @@
+"""Whether the engine can hand the GPUs to containers, and whether they stay there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpurig.common.errors import PrerequisiteError
+from gpurig.provisioning.distribution import Command
+from gpurig.provisioning.doctor.cdi import DEFAULT_SPEC, generate
+from gpurig.provisioning.doctor.finding import Finding
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import Gpu
+from gpurig.provisioning.wiring import wire
+
+_RESTART = Command(("systemctl", "restart", "docker"))
+
+
+def judge(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
+    """The finding on the wiring: what `up` itself would decide."""
+    if not gpus:
+        return (Finding("gpu wiring", "skipped", "no GPU for jobs"),)
+    ways: list[str] = []
+    for gpu in gpus:
+        try:
+            ways.append(_way(gpu, gpus, engine))
+        except PrerequisiteError as error:
+            commands: tuple[Command, ...] = ()
+            if gpu.backend == "cuda":
+                commands = generate(DEFAULT_SPEC) if engine.cdi else _runtime()
+            return (Finding("gpu wiring", "failed", error.message, commands=commands, hint=error.hint),)
+    found = ", ".join(dict.fromkeys(ways))
+    return (Finding("gpu wiring", "ok", "the engine can hand every GPU to a container", found=f"by {found}"),)
+
+
+def _runtime() -> tuple[Command, ...]:
+    return (Command(("nvidia-ctk", "runtime", "configure", "--runtime=docker")), _RESTART)
+
+
+def _way(gpu: Gpu, gpus: Sequence[Gpu], engine: EngineFacts) -> str:
+    wiring = wire([gpu], engine, beside=gpus)
+    if wiring.driver == "cdi":
+        return "CDI"
+    return "NVIDIA's runtime" if gpu.backend == "cuda" else "device files"
+
+
+def judge_hazard(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
+    """Whether running jobs lose their GPU when somebody runs `systemctl daemon-reload` (nvidia-docker issue 1730).
+
+    NVIDIA's hook opens the devices behind runc's back, and systemd as the cgroup driver resets them at a reload.
+    """
+    cards = [gpu for gpu in gpus if gpu.backend == "cuda"]
+    if not cards:
+        return (Finding("cgroup driver", "skipped", "no NVIDIA GPU", found=engine.cgroup_driver),)
+    try:
+        by_cdi = all(wire([gpu], engine, beside=gpus).driver == "cdi" for gpu in cards)
+    except PrerequisiteError:
+        return (Finding("cgroup driver", "skipped", "the GPUs are not wired yet", found=engine.cgroup_driver),)
+    if by_cdi or engine.cgroup_driver != "systemd":
+        message = "CDI keeps GPUs in running jobs" if by_cdi else "GPUs stay in running jobs"
+        return (Finding("cgroup driver", "ok", message, found=engine.cgroup_driver),)
+    message = "running jobs lose their GPU at every systemctl daemon-reload, which package updates run"
+    settings = 'put "exec-opts": ["native.cgroupdriver=cgroupfs"] into /etc/docker/daemon.json and restart docker'
+    hint = f"the spec is enough; or {settings}" if engine.cdi else f"{settings}; or use an engine with CDI"
+    return (
+        Finding(
+            "cgroup driver",
+            "warning",
+            message,
+            found="systemd, NVIDIA's runtime",
+            needed="CDI, or cgroupfs",
+            commands=generate(DEFAULT_SPEC) if engine.cdi else (),
+            hint=hint,
+        ),
+    )

@@ -1,0 +1,121 @@
+"""A look at this box for `doctor` and `up --install-missing`: what was given, and what the last `up` remembered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpurig.common.errors import ApplianceError, InputError
+from gpurig.common.gitlab_api import checked_url
+from gpurig.provisioning.disk import LocalDisk
+from gpurig.provisioning.doctor import Examination, ThisBox, Wanted
+from gpurig.provisioning.listen import split_listen
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.settings import check_name
+from gpurig.provisioning.state import State, load_state
+from gpurig.runner.up_run import with_rotated
+
+# The options of `doctor` that the settings remember, by their names there.
+_TEXTS = ("url", "docker_host", "metrics_listen", "runner_image", "helper_image")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the last `up` left.
+
+    Attributes:
+        problem: why it could not be read; None where it could, or there is nothing.
+    """
+
+    state: State
+    problem: ApplianceError | None = None
+
+
+def remember(paths: Paths) -> Remembered:
+    """Read the state; what keeps it from being read is kept as a value."""
+    disk = LocalDisk()
+    try:
+        return Remembered(with_rotated(load_state(disk, paths), disk.read(paths.config)))
+    except ApplianceError as error:
+        return Remembered(State(), error)
+
+
+def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths, has_token: bool) -> Wanted:
+    """What the box is held against.
+
+    Args:
+        given: options by the settings' names; None means not given.
+        remembered: what the last `up` left.
+        paths: where its files are.
+        has_token: a user's token is at hand.
+
+    Raises:
+        InputError: an option's value is wrong.
+    """
+    known = remembered.state.settings
+    texts = {
+        name: str(value) for name in _TEXTS for value in (given.get(name) or known.get(name),) if value is not None
+    }
+    if texts.get("url"):
+        texts["url"] = checked_url(texts["url"])
+    if texts.get("metrics_listen", "off") != "off":
+        try:
+            split_listen(texts["metrics_listen"])
+        except ValueError as error:
+            raise InputError(f"--metrics-listen: {error}", hint="gpurig doctor --help lists the options") from error
+    cpu = given.get("cpu")
+    problem = remembered.problem
+    return Wanted(
+        paths=paths,
+        has_token=has_token,
+        ca_file=_ca_file(given.get("tls_ca_file"), known.get("tls_ca_file"), paths),
+        cpu=bool(known.get("cpu")) if cpu is None else bool(cpu),
+        set_up=bool(remembered.state.registrations),
+        image_cuda=image_cuda(),
+        unread=problem.message if problem else "",
+        unread_hint=problem.hint if problem else "",
+        **{name: value for name, value in texts.items() if value},
+    )
+
+
+def _ca_file(given: Path | None, known: object, paths: Paths) -> Path | None:
+    if given is not None:
+        return given
+    if not isinstance(known, str):
+        return None
+    # The runner reads a copy; the file that was given may be gone by now.
+    return paths.ca_file if paths.ca_file.exists() else Path(known)
+
+
+def image_cuda() -> str:
+    """The CUDA version of the CUDA job image; "" while none is built."""
+    return ""
+
+
+@contextlib.contextmanager
+def looking(
+    given: Mapping[str, Any], *, name: str, root: Path, token: Callable[[], str | None]
+) -> Iterator[Callable[[], Examination]]:
+    """Gives a function whose every call is a fresh look at this box.
+
+    Raises:
+        InputError: an option's value is wrong.
+    """
+    check_name(name)
+    paths = Paths(root=root, name=name)
+    secret = token()
+    first = wanted_of(given, remember(paths), paths=paths, has_token=secret is not None)
+    box = ThisBox(docker_host=first.docker_host, url=first.url, token=secret, ca_file=first.ca_file)
+
+    def look() -> Examination:
+        remembered = remember(paths)
+        wanted = wanted_of(given, remembered, paths=paths, has_token=secret is not None)
+        return Examination(box, wanted, remembered.state.registrations)
+
+    try:
+        yield look
+    finally:
+        box.close()
