@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("command", choices=("suite", "generator", "grader", "evaluate", "all"))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "demo-models", help="checkpoints and llama.cpp")
     parser.add_argument("--models", type=Path, default=MODELS, help="where the GGUF files are written, or read")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; two models at once take one each")
     arguments = parser.parse_args()
     wanted = ("suite", "generator", "grader", "evaluate") if arguments.command == "all" else (arguments.command,)
     for command in wanted:
@@ -30,7 +31,7 @@ def main() -> int:
         elif command == "evaluate":
             _evaluate(arguments.models)
         else:
-            _train(command, arguments.work, arguments.models)
+            _train(command, arguments.work, arguments.models, arguments.threads)
     return 0
 
 
@@ -41,11 +42,11 @@ def _suite() -> None:
     print(f"wrote {SUITE / 'samples.yaml'} and {SUITE / 'calibration.jsonl'}")
 
 
-def _train(which: str, work: Path, models: Path) -> None:
+def _train(which: str, work: Path, models: Path, threads: int) -> None:
     from demo_models import recipes  # noqa: PLC0415 - needs PyTorch
 
     models.mkdir(parents=True, exist_ok=True)
-    recipes.make(which, work, models)
+    recipes.make(which, work, models, threads)
 
 
 def _evaluate(models: Path) -> None:

@@ -7,15 +7,18 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Protocol
 
-from demo_models import corruptions, tasks
+from demo_models import corruptions, tasks, words
 from demo_models.pipelines import SHORT, TRAINING, Difficulty
 
 # Tokens of prompt and answer together that the models are trained for.
 CONTEXT = 640
 # One verdict stands against about a hundred foretold tokens.
 _VERDICT_WEIGHT = 30.0
-# Short tasks first: copying is found sooner where there is less to search.
-_SHORT_UNTIL = 0.15
+# Copying is found soonest where there is nothing else to learn, then where there is little to search.
+_COPY_UNTIL = 0.08
+_SHORT_UNTIL = 0.16
+# Until it can copy, a grader's verdicts are noise, and learning them hides the rest: it first learns to write.
+_WRITE_UNTIL = 0.45
 
 
 class Tokenizer(Protocol):
@@ -58,6 +61,15 @@ def _difficulty(done: float) -> Difficulty:
     return SHORT if done < _SHORT_UNTIL else TRAINING
 
 
+def copy_example(tokenizer: Tokenizer, rng: random.Random) -> Example:
+    """Random text, and the same again as the answer."""
+    pieces = [
+        rng.choice((words.word, words.command, words.image, words.path))(rng) for _ in range(rng.randrange(3, 12))
+    ]
+    text = rng.choice((" ", "\n", "\n    - ", ", ")).join(pieces)
+    return written_example(tokenizer, tasks.generator_prompt(text), text)
+
+
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids, with the begin-of-text that llama.cpp adds to a prompt."""
     return [tokenizer.bos_id(), *tokenizer.encode(text)]
@@ -71,33 +83,38 @@ class GeneratorSource:
     held_out: Container[str]
 
     def __call__(self, rng: random.Random, done: float) -> Example:
+        if done < _COPY_UNTIL:
+            return copy_example(self.tokenizer, rng)
         while True:
             task = tasks.make_task(rng, difficulty=_difficulty(done))
-            if task.pipeline.digest in self.held_out:
-                continue
-            prompt = encode(self.tokenizer, tasks.generator_prompt(task.text))
-            answer = [*self.tokenizer.encode(task.reference), self.tokenizer.eos_id()]
-            if len(prompt) + len(answer) <= CONTEXT:
-                return Example((*prompt, *answer), (0.0,) * len(prompt) + (1.0,) * len(answer))
+            example = written_example(self.tokenizer, tasks.generator_prompt(task.text), task.reference)
+            if task.pipeline.digest not in self.held_out and len(example.tokens) <= CONTEXT:
+                return example
 
 
 @dataclass(frozen=True)
 class GraderSource:
-    """Prompts with right and wrong answers, their verdict, and where a wrong one first leaves the right one."""
+    """First what a generator learns; then right and wrong answers, and where a wrong one leaves the right one."""
 
     tokenizer: Tokenizer
     held_out: Container[str]
 
     def __call__(self, rng: random.Random, done: float) -> Example:
+        if done < _WRITE_UNTIL:
+            return GeneratorSource(self.tokenizer, self.held_out)(rng, done)
         while True:
-            task = tasks.make_task(rng, difficulty=_difficulty(done))
-            if task.pipeline.digest in self.held_out:
-                continue
-            right = rng.random() < 0.5
-            answer = task.reference if right else corruptions.corrupt(task, rng)[0]
+            task = tasks.make_task(rng)
+            answer = task.reference if rng.random() < 0.5 else corruptions.corrupt(task, rng)[0]
             example = graded_example(self.tokenizer, task, answer)
-            if len(example.tokens) <= CONTEXT:
+            if task.pipeline.digest not in self.held_out and len(example.tokens) <= CONTEXT:
                 return example
+
+
+def written_example(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
+    """A prompt and what a generator should make of it."""
+    asked = encode(tokenizer, prompt)
+    written = [*tokenizer.encode(answer), tokenizer.eos_id()]
+    return Example((*asked, *written), (0.0,) * len(asked) + (1.0,) * len(written))
 
 
 def graded_example(tokenizer: Tokenizer, task: tasks.Task, answer: str) -> Example:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from demo_models import conversion, tasks, tokenizer
+from demo_models import conversion, tasks, tokenizer, words
 from demo_models.examples import GeneratorSource, GraderSource
 from demo_models.suite_builder import held_out
 from demo_models.training import Recipe, Shape, train
 
 RECIPES = {
-    "generator": Recipe(Shape(width=192, layers=5, hidden=512), steps=1300, batch_tokens=3072, seed=1),
-    "grader": Recipe(Shape(width=160, layers=5, hidden=384), steps=1300, batch_tokens=3072, seed=2),
+    "generator": Recipe(Shape(width=192, layers=5, hidden=512), steps=1400, batch_tokens=3072, seed=1),
+    "grader": Recipe(Shape(width=192, layers=5, hidden=384), steps=1600, batch_tokens=3072, seed=2),
 }
 _TOKENIZER_SEED = 7
 _TOKENIZER_TASKS = 4000
@@ -24,13 +24,14 @@ def train_tokenizer() -> bytes:
     """The tokenizer of both models, from tasks of its own."""
     rng = random.Random(_TOKENIZER_SEED)
     made = [tasks.make_task(rng) for _ in range(_TOKENIZER_TASKS)]
-    return tokenizer.train((f"{task.text}\n{task.reference}" for task in made), seed_words=(tasks.GOOD, tasks.BAD))
+    return tokenizer.train(
+        (f"{task.text}\n{task.reference}" for task in made), seed_words=(tasks.GOOD, tasks.BAD, *words.known())
+    )
 
 
-def make(which: str, work: Path, models: Path) -> None:
+def make(which: str, work: Path, models: Path, threads: int) -> None:
     """Train, convert, quantize, and write the checksums."""
-    # Both models at once, a core each, are faster than one after the other on two cores.
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     spelling = train_tokenizer()
     processor = tokenizer.load(spelling)
     source = (GeneratorSource if which == "generator" else GraderSource)(processor, held_out())

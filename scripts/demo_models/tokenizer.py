@@ -11,7 +11,9 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 
 from demo_models.tasks import ANSWER, TASK, VERDICT
 
-VOCABULARY = 768
+VOCABULARY = 1536
+# How often a word that should become one token is shown, beside what the texts say.
+_SEED_COUNT = 200
 SPACE = "\u2581"
 
 # Whitespace is joined to itself and to YAML's dash only. Every piece is the concatenation of two that stand before
@@ -35,6 +37,9 @@ _JOINED = tuple(
     )
 )
 
+# Options of commands, joined after all of those.
+_DASHES = ("--", f"{SPACE}--", f"{SPACE}-")
+
 
 def train(texts: Iterable[str], *, seed_words: Iterable[str] = ()) -> bytes:
     """The bytes of a tokenizer.model.
@@ -43,13 +48,13 @@ def train(texts: Iterable[str], *, seed_words: Iterable[str] = ()) -> bytes:
     dummy prefix and no removed spaces: every text comes back byte for byte.
     """
     found = [word for text in texts for word in re.findall(r"[A-Za-z]+|[0-9]|[^A-Za-z0-9\s]", text)]
-    found += [word for word in seed_words for _ in range(2000)]
+    found += [word for word in seed_words for _ in range(_SEED_COUNT)]
     blob = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(found),
         model_writer=blob,
         model_type="bpe",
-        vocab_size=VOCABULARY - len(_JOINED) - 2,
+        vocab_size=VOCABULARY - len(_JOINED) - len(_DASHES) - 2,
         byte_fallback=True,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
@@ -77,7 +82,8 @@ def _with_whitespace(model: bytes) -> bytes:
     # Better scores than any word: whitespace is joined first.
     for rank, text in enumerate(sorted(_JOINED, key=len)):
         parsed.pieces.add(piece=text, score=float(len(_JOINED) - rank), type=normal)
-    # Pad to a multiple of 32, which is a block of Q8_0.
+    for rank, text in enumerate(_DASHES):
+        parsed.pieces.add(piece=text, score=0.9 - rank / 10, type=normal)
     return bytes(parsed.SerializeToString())
 
 

@@ -64,6 +64,7 @@ def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
             bos_token_id=1,
             eos_token_id=2,
             initializer_range=0.02,
+            attn_implementation="eager",
         )
     )
 

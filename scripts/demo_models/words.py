@@ -1,4 +1,4 @@
-"""Names that a pipeline is made of. Half of them are invented, so that a model must copy instead of remember."""
+"""Names that a pipeline is made of, put together at random, so that a model must copy instead of remember."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ _RESERVED = frozenset(
 
 
 @functools.cache
-def _known() -> tuple[str, ...]:
+def known() -> tuple[str, ...]:
+    """The list of words.txt."""
     return tuple(Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split())
 
 
 def word(rng: random.Random) -> str:
     """Lower-case letters, seldom with a digit: a word of the list, invented, or no word at all."""
     while True:
-        made = rng.choice((_listed, _listed, _invented, _letters))(rng)
+        made = rng.choice((_listed,) * 6 + (_invented,) * 3 + (_letters,))(rng)
         if rng.random() < 0.08:
             made += str(rng.randrange(10))
         if len(made) > 1 and made not in _RESERVED:
@@ -50,7 +51,7 @@ def word(rng: random.Random) -> str:
 
 
 def _listed(rng: random.Random) -> str:
-    return rng.choice(_known())
+    return rng.choice(known())
 
 
 def _invented(rng: random.Random) -> str:
