@@ -174,7 +174,22 @@ def _toolkit(at: Examination) -> tuple[Finding, ...]:
 def _cdi(at: Examination) -> tuple[Finding, ...]:
     cards = gpu.nvidia(at.host, cpu=at.wanted.cpu)
     specs = at.look("cdi spec", lambda: at.box.cdi(cdi.DEFAULT_FOLDERS)) if cards else ()
-    return cdi.judge(specs, cards, at.facts_if_seen)
+    return _with_toolkit(at, cdi.judge(specs, cards, at.facts_if_seen))
+
+
+def _wiring(at: Examination) -> tuple[Finding, ...]:
+    return _with_toolkit(at, wired.judge(at.gpus, at.facts))
+
+
+def _with_toolkit(at: Examination, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Commands of nvidia-ctk are for hands only where nothing could have installed it before."""
+    if not any(one.argv[0] == "nvidia-ctk" for finding in findings for one in finding.commands):
+        return findings
+    if at.where.install("toolkit") or at.look("toolkit", at.box.toolkit).installed:
+        return findings
+    return tuple(
+        replace(finding, commands=tuple(replace(one, by_hand=True) for one in finding.commands)) for finding in findings
+    )
 
 
 def _nodes(at: Examination) -> tuple[Finding, ...]:
@@ -255,7 +270,7 @@ CHECKS = (
     ),
     Check("toolkit", "box", _toolkit),
     Check("cdi spec", "box", _cdi),
-    Check("gpu wiring", "box", lambda at: wired.judge(at.gpus, at.facts)),
+    Check("gpu wiring", "box", _wiring),
     Check("cgroup driver", "box", lambda at: wired.judge_hazard(at.gpus, at.facts)),
     Check("amd devices", "box", _nodes),
     Check("image space", "box", _image_space),
