@@ -40,15 +40,24 @@ class GitLab:
     Its user "owner" owns every group and project; `add_token` without a user makes a token of that user.
     """
 
-    def __init__(self, host: str = "127.0.0.1", *, tls: bool = False) -> None:
-        """Listen on `host`, an address of this machine; with `tls`, `ca_file` is the authority to trust."""
+    def __init__(
+        self, host: str = "127.0.0.1", *, tls: bool = False, certificate_for: str = "", certificate_days: int = 2
+    ) -> None:
+        """Listen on `host`, an address of this machine.
+
+        Args:
+            host: the address.
+            tls: speak https; `ca_file` is then the authority to trust.
+            certificate_for: another name than `host` for the certificate.
+            certificate_days: how long it is valid; it has expired where this is negative.
+        """
         self._folder = tempfile.TemporaryDirectory(prefix="gitlab-standin-")
         folder = Path(self._folder.name)
         self.state = State(folder / "repositories")
         self.ca_file: Path | None = None
         certificate = None
         if tls:
-            self.ca_file, certificate = certificates.make(folder, host)
+            self.ca_file, certificate = certificates.make(folder, certificate_for or host, days=certificate_days)
         self._server = Server(host, 0, self._respond, certificate)
         self.url = f"{'https' if tls else 'http'}://{host}:{self._server.server_port}"
 
@@ -195,6 +204,10 @@ class GitLab:
         fault = Fault(kind, **how)  # type: ignore[arg-type] # the dataclass checks the names
         self._server.faults.append(fault)
         return fault
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Let the `Date` of every answer be so many seconds ahead of this machine's clock."""
+        self._server.clock_ahead_s = ahead_s
 
     def heal(self) -> None:
         """No fault from now on."""

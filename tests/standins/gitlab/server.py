@@ -9,6 +9,7 @@ import socketserver
 import ssl
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.faults: list[Fault] = []
         self.errors: list[BaseException] = []
         self.closing = threading.Event()
+        self.clock_ahead_s = 0.0
         self._open: set[Any] = set()
         self._guard = threading.Lock()
         super().__init__((host, port), _Handler)
@@ -127,6 +129,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: the log is `Server.log`."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` header's value, by the server's own clock."""
+        return super().date_time_string((time.time() if timestamp is None else timestamp) + self.server.clock_ahead_s)
 
     def _serve(self) -> None:
         # One call a connection: no client keeps a socket that a test would have to close.
