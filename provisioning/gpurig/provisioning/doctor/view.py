@@ -121,5 +121,5 @@ def _summary(findings: Sequence[Finding], where: Distribution) -> list[str]:
     counted = ", ".join(f"{counts[status]} {word}" for status, word in words if counts[status])
     lines = [f"{counted}; {harmless(where.name)}"]
     if any(not one.by_hand for finding in findings if finding.status == "failed" for one in finding.commands):
-        lines.append('gpurig up --install-missing runs what stands behind "run:" under FAIL, after asking.')
+        lines.append("gpurig up --install-missing asks, then runs what stands behind run: under FAIL.")
     return lines
