@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import click
-
 from gpurig.common.command import run_command
-from gpurig.common.lazy import LazyCommand, LazyGroup
-from gpurig.common.version import __version__
+from gpurig.common.lazy import LazyCommand
+from gpurig.common.program import make_program
 
 _HERE = "gpurig.runner.commands"
 
@@ -23,18 +21,7 @@ COMMANDS = {
 }
 
 
-@click.group(
-    cls=LazyGroup,
-    lazy=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
-    epilog="Exit codes: 0 fine, 1 a bug, 2 bad input, 3 the gate failed, 4 a prerequisite is missing, "
-    "5 GitLab or the network failed, 130 interrupted.",
-)
-@click.version_option(__version__, prog_name="gpurig")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(*, debug: bool) -> None:
-    """Turn a box with one consumer GPU into a GitLab CI runner for LLM work."""
-    _ = debug  # read by run_command, which sees every error
+cli = make_program("gpurig", "Turn a box with one consumer GPU into a GitLab CI runner for LLM work.", COMMANDS)
 
 
 def main() -> None:
