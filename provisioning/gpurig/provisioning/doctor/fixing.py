@@ -13,6 +13,7 @@ from gpurig.provisioning.doctor.finding import Finding
 
 # A fix can uncover the next: an engine that was not there says nothing about its CDI.
 _MOST_ROUNDS = 5
+_BOX = tuple(check for check in CHECKS if check.area == "box")
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,32 @@ def fixes_of(findings: Sequence[Finding]) -> tuple[Fix, ...]:
     return tuple(fixes)
 
 
-def install_missing(look: Callable[[], Examination], hands: Hands, *, root: bool) -> tuple[Finding, ...]:
+def install_missing(
+    look: Callable[[], Examination], hands: Hands, *, root: bool, dry_run: bool = False
+) -> tuple[Finding, ...]:
     """Run the fixes, round by round, until none is left; what fails after that has no fix that a program can run.
 
     Args:
         look: a fresh look at the box.
         hands: what it acts through.
         root: this process is root.
+        dry_run: show the first round's fixes, and run none.
 
     Returns:
-        The findings of the last look.
+        The findings on this box of the last look.
 
     Raises:
         PrerequisiteError: not root; the user said no; a command failed, or did not mend what it should have.
     """
     tried: set[str] = set()
     for _ in range(_MOST_ROUNDS):
-        findings = examine(look())
+        findings = examine(look(), _BOX)
         fixes = [fix for fix in fixes_of(findings) if fix.finding.name not in tried]
         if not fixes:
             return findings
         hands.show(fixes)
+        if dry_run:
+            return findings
         if not root:
             raise PrerequisiteError(
                 "installing what is missing takes root", hint="run the same with sudo, or the commands by hand"
@@ -89,7 +95,7 @@ def install_missing(look: Callable[[], Examination], hands: Hands, *, root: bool
         for fix in fixes:
             tried.add(fix.finding.name)
             _mend(fix, look, hands)
-    return examine(look())
+    return examine(look(), _BOX)
 
 
 def _mend(fix: Fix, look: Callable[[], Examination], hands: Hands) -> None:

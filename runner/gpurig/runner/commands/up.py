@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 @click.option("--base-image", help="What job images stand on. [python:3.12-slim, pinned]")
 @click.option("--pip-index-url", help="Where image builds get Python packages.")
 @click.option("--build-ca-bundle", type=click.Path(path_type=Path), help="What image builds trust (PEM).")
+@click.option("--install-missing", is_flag=True, help="First run the fixes that doctor names, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask whether --install-missing may run its commands.")
 @click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or what was done, as JSON.")
@@ -49,6 +51,8 @@ def up(
     token_file: str | None,
     name: str,
     root: Path,
+    install_missing: bool,
+    yes: bool,
     drain_s: int,
     dry_run: bool,
     as_json: bool,
@@ -69,9 +73,9 @@ def up(
     given |= {key: given[key] or None for key in ("extra_tags", "allowed_images")}
     # Remembered for the next run, which may start in another folder.
     given |= {key: given[key].absolute() for key in ("tls_ca_file", "build_ca_bundle") if given[key]}
-    world = real_world(UserToken(token_file))
+    token = UserToken(token_file)
     run = prepare(
-        world,
+        real_world(token),
         given,
         name=name,
         root=root.absolute(),
@@ -79,6 +83,18 @@ def up(
         on_line=(lambda line: click.echo(f"            {line}", err=True)) if verbose else (lambda _: None),
         drain_s=drain_s,
     )
+    if install_missing:
+        from gpurig.runner.installing import install  # noqa: PLC0415 - heavy
+
+        install(
+            given,
+            name=name,
+            root=root.absolute(),
+            token=token.at_hand,
+            yes=yes,
+            dry_run=dry_run,
+            say=lambda step, text: say_step(step, text, to_stderr=True),
+        )
     if dry_run:
         workflow.look(run)
         _show_plan(run, as_json=as_json)
