@@ -123,8 +123,6 @@ def test_a_clock_that_is_off_is_measured(gitlab: GitLab, tmp_path: Path, ahead_s
     _, checks = doctor(gitlab, tmp_path)
     assert checks["clock"]["status"] == status
     assert words in checks["clock"]["message"]
-    if status != "ok":
-        assert checks["clock"]["commands"][0]["argv"] == ["timedatectl", "set-ntp", "true"]
 
 
 def failed(answer: Answer) -> list[tuple[str, str]]:

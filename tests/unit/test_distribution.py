@@ -43,7 +43,7 @@ def test_a_distribution_is_named_as_it_names_itself() -> None:
 
 
 def test_the_file_is_read_below_a_root_and_from_its_second_place(tmp_path: Path) -> None:
-    assert distribution(tmp_path) == Distribution()
+    assert distribution(tmp_path) == Distribution(systemd=False)
     (tmp_path / "usr/lib").mkdir(parents=True)
     (tmp_path / "usr/lib/os-release").write_text(ARCH)
     assert distribution(tmp_path).family == "arch"
@@ -71,11 +71,17 @@ def test_the_driver_of_ubuntu_is_chosen_by_its_own_tool() -> None:
     assert command == Command(("ubuntu-drivers", "install"), by_hand=True)
 
 
-def test_a_service_is_started_where_systemd_is_known_to_be() -> None:
-    assert [one.argv for one in Distribution("x", "arch").start("docker")] == [
-        ("systemctl", "enable", "--now", "docker")
-    ]
-    assert Distribution().start("docker") == ()
+def test_a_service_is_started_by_systemd_where_it_runs_and_else_by_its_script(tmp_path: Path) -> None:
+    systemd = Distribution("x", "arch")
+    assert systemd.start("docker")[0].argv == ("systemctl", "enable", "--now", "docker")
+    assert systemd.restart("docker")[0].argv == ("systemctl", "restart", "docker")
+    assert not distribution(tmp_path).systemd
+    assert distribution(tmp_path).start("docker")[0].argv == ("service", "docker", "start")
+    assert distribution(tmp_path).restart("docker")[0].argv == ("service", "docker", "restart")
+    assert distribution(tmp_path).keep_time() == ()
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert distribution(tmp_path).systemd
+    assert distribution(tmp_path).keep_time()[0].argv == ("timedatectl", "set-ntp", "true")
 
 
 def test_a_command_is_shown_as_a_shell_takes_it_with_sudo_for_who_is_not_root() -> None:

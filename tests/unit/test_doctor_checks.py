@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpurig.provisioning.cuda import cuda_major_for
 from gpurig.provisioning.distribution import Distribution, Family
 from gpurig.provisioning.doctor import Finding, exit_code
 from gpurig.provisioning.doctor.engine import EngineSeen
@@ -84,11 +85,16 @@ def test_a_broken_driver_fails_and_is_a_warning_for_a_cpu_box() -> None:
         ("12.6", {"driver": "520.61.05"}, "failed", "525 or newer"),
         ("12.8", {"driver": "565.90", "arch": "sm-120"}, "failed", "570 or newer"),
         ("12.8", {"driver": "570.86.10", "arch": "sm-120"}, "ok", "570 or newer"),
-        ("13.0", {"driver": ""}, "warning", "580 or newer"),
-        ("", {}, "skipped", ""),
+        ("13.0", {"driver": ""}, "warning", ""),
+        ("", {}, "ok", "525 or newer; 580 for CUDA 13"),
+        ("", {"driver": "535.129.03"}, "ok", "525 or newer; 580 for CUDA 13"),
+        ("", {"driver": "580.65.06", "arch": "sm-61"}, "ok", "525 or newer"),
+        ("", {"driver": "515.65.01"}, "failed", "525 or newer for CUDA 12"),
+        ("", {"driver": "535.129.03", "arch": "sm-120"}, "failed", "570 or newer for CUDA 12"),
+        ("", {"driver": "470.1", "arch": "sm-35"}, "failed", "sm-50 or newer"),
     ],
 )
-def test_the_driver_is_held_against_the_cuda_of_the_image(
+def test_the_driver_is_held_against_the_cuda_of_the_image_or_against_the_oldest_there_is(
     cuda: str, gpu: dict[str, Any], status: str, needed: str
 ) -> None:
     finding = FixedBox(host_facts=HostFacts((replace(CARD, **gpu),))).examine(image_cuda=cuda)["driver"]
@@ -129,6 +135,32 @@ def test_the_toolkits_version_is_read_from_what_it_prints() -> None:
     assert parse_version("NVIDIA Container Toolkit CLI version 1.17.8\ncommit: f202b80\n") == "1.17.8"
     assert parse_version("nvidia-ctk version 1.18.0-rc.1") == "1.18.0"
     assert parse_version("") == ""
+
+
+@pytest.mark.parametrize(
+    ("driver", "arch", "major"),
+    [
+        ("580.95.05", "sm-89", 13),
+        ("580.95.05", "sm-75", 13),
+        ("580.95.05", "sm-70", 12),
+        ("580.95.05", "", 13),
+        ("579.99", "sm-89", 12),
+        ("570.86.10", "sm-120", 12),
+        ("565.90", "sm-120", None),
+        ("520.61.05", "sm-89", None),
+        ("", "sm-89", None),
+    ],
+)
+def test_each_card_gets_the_newest_cuda_that_it_and_its_driver_run(driver: str, arch: str, major: int | None) -> None:
+    assert cuda_major_for(replace(CARD, driver=driver, arch=arch)) == major
+
+
+def test_an_engine_elsewhere_is_not_mended_by_the_distributions_commands() -> None:
+    finding = FixedBox(engine_seen=seen("absent", installed=True)).examine(docker_host="unix:///run/mine.sock")[
+        "engine"
+    ]
+    assert finding.commands == ()
+    assert "unix:///run/mine.sock" in finding.hint
 
 
 def test_the_runtime_under_systemds_cgroups_loses_gpus_and_cdi_or_cgroupfs_does_not() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from gpurig.provisioning.distribution import Distribution
 from gpurig.provisioning.doctor import Finding, exit_code
 from gpurig.provisioning.doctor.exchange import Answer, Trouble
 from gpurig.provisioning.doctor.server import judge, judge_clock, judge_version
@@ -128,7 +129,7 @@ def test_a_version_that_cannot_be_asked_is_never_fine(status: int, version: str,
     ],
 )
 def test_a_clock_is_held_against_gitlabs(skew_s: float | None, status: str, words: str) -> None:
-    (finding,) = judge_clock(replace(VERSION, skew_s=skew_s))
+    (finding,) = judge_clock(replace(VERSION, skew_s=skew_s), Distribution("x", "arch"))
     assert finding.status == status
     assert words in finding.message
     assert finding.area == "box"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,10 +59,12 @@ class Distribution:
     Attributes:
         name: for people, for example "Debian GNU/Linux 12 (bookworm)"; "an unknown distribution" where nothing says.
         family: whose package manager it has.
+        systemd: it runs; in containers and in some WSL2 installations it does not.
     """
 
     name: str = "an unknown distribution"
     family: Family = "unknown"
+    systemd: bool = True
 
     def install(self, software: Software, *, by_hand: bool = False) -> tuple[Command, ...]:
         """The commands that install a software; none where this distribution, or its package, is not known."""
@@ -81,8 +83,18 @@ class Distribution:
         return (Command(("pacman", "-S", "--needed", "--noconfirm", package), by_hand=by_hand),)
 
     def start(self, service: str) -> tuple[Command, ...]:
-        """Start a service now and at every boot; all known distributions have systemd."""
-        return () if self.family == "unknown" else (Command(("systemctl", "enable", "--now", service)),)
+        """Start a service now and, where systemd runs, at every boot."""
+        if not self.systemd:
+            return (Command(("service", service, "start")),)
+        return (Command(("systemctl", "enable", "--now", service)),)
+
+    def restart(self, service: str) -> tuple[Command, ...]:
+        """Restart a service."""
+        return (Command(("systemctl", "restart", service) if self.systemd else ("service", service, "restart")),)
+
+    def keep_time(self) -> tuple[Command, ...]:
+        """Set the clock by the network, from now on; none where systemd does not run: each has its own way."""
+        return (Command(("timedatectl", "set-ntp", "true")),) if self.systemd else ()
 
 
 def distribution(root: Path = Path("/")) -> Distribution:
@@ -91,7 +103,7 @@ def distribution(root: Path = Path("/")) -> Distribution:
     Format: os-release(5).
     """
     text = read_line(root / "etc/os-release") or read_line(root / "usr/lib/os-release")
-    return parse_os_release(text)
+    return replace(parse_os_release(text), systemd=(root / "run/systemd/system").is_dir())
 
 
 def parse_os_release(text: str) -> Distribution:

@@ -74,7 +74,7 @@ def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths,
         ca_file=_ca_file(given.get("tls_ca_file"), known.get("tls_ca_file"), paths),
         cpu=bool(known.get("cpu")) if cpu is None else bool(cpu),
         set_up=bool(remembered.state.registrations),
-        image_cuda=image_cuda(),
+        image_cuda=str(given.get("image_cuda") or ""),
         unread=problem.message if problem else "",
         unread_hint=problem.hint if problem else "",
         **{name: value for name, value in texts.items() if value},
@@ -88,11 +88,6 @@ def _ca_file(given: Path | None, known: object, paths: Paths) -> Path | None:
         return None
     # The runner reads a copy; the file that was given may be gone by now.
     return paths.ca_file if paths.ca_file.exists() else Path(known)
-
-
-def image_cuda() -> str:
-    """The CUDA version of the CUDA job image; "" while none is built."""
-    return ""
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.finding import Finding
-from gpurig.provisioning.engine import OLDEST_VERSION, OutdatedError, connect, engine_facts, translated
+from gpurig.provisioning.engine import DEFAULT_ADDRESS, OLDEST_VERSION, OutdatedError, connect, engine_facts, translated
 from gpurig.provisioning.engine_facts import EngineFacts
 
 if TYPE_CHECKING:
@@ -81,8 +81,14 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def judge(seen: EngineSeen, where: Distribution) -> tuple[Finding, ...]:
-    """The engine's finding."""
+def judge(seen: EngineSeen, where: Distribution, *, other: str = "") -> tuple[Finding, ...]:
+    """The engine's finding.
+
+    Args:
+        seen: what became of asking it.
+        where: the distribution.
+        other: the address of an engine that is not the distribution's own, so that its commands would not help.
+    """
     needed = f"{NEEDED} or newer"
     if seen.facts is not None:
         return (Finding("engine", "ok", "the Docker Engine answers", found=seen.facts.version, needed=needed),)
@@ -91,10 +97,13 @@ def judge(seen: EngineSeen, where: Distribution) -> tuple[Finding, ...]:
     if seen.reason == "permission":
         commands = (Command(("usermod", "-aG", "docker", seen.user), by_hand=True),)
         hint = "then log in again, or run gpurig with sudo; members of that group can become root"
+    elif other not in {"", DEFAULT_ADDRESS}:
+        hint = f"start the engine of {other}, or leave out --docker-host (DOCKER_HOST) for this machine's own"
     elif seen.reason in {"absent", "silent"} and seen.installed:
         commands = where.start("docker")
         hint = "its log: journalctl -u docker; or name another socket with --docker-host"
     elif seen.reason == "absent":
-        commands = (*where.install("engine"), *where.start("docker"))
+        install = where.install("engine")
+        commands = (*install, *where.start("docker")) if install else ()
         hint = "or Docker's own packages: docs.docker.com/engine/install" if commands else seen.hint
     return (Finding("engine", "failed", seen.problem, found=seen.version, needed=needed, commands=commands, hint=hint),)

@@ -178,7 +178,15 @@ def _cdi(at: Examination) -> tuple[Finding, ...]:
 
 
 def _wiring(at: Examination) -> tuple[Finding, ...]:
-    return _with_toolkit(at, wired.judge(at.gpus, at.facts))
+    if not at.gpus:
+        return (Finding("gpu wiring", "skipped", "no GPU for jobs"),)
+    return _with_toolkit(at, wired.judge(at.gpus, at.facts, at.where))
+
+
+def _hazard(at: Examination) -> tuple[Finding, ...]:
+    if not gpu.nvidia(at.host, cpu=at.wanted.cpu):
+        return (Finding("cgroup driver", "skipped", "no NVIDIA GPU"),)
+    return wired.judge_hazard(at.gpus, at.facts)
 
 
 def _with_toolkit(at: Examination, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -243,7 +251,7 @@ def _version(at: Examination) -> tuple[Finding, ...]:
 
 
 def _clock(at: Examination) -> tuple[Finding, ...]:
-    return server.judge_clock(at.server)
+    return server.judge_clock(at.server, at.where)
 
 
 def _token(at: Examination) -> tuple[Finding, ...]:
@@ -261,7 +269,7 @@ def _token(at: Examination) -> tuple[Finding, ...]:
 CHECKS = (
     Check("settings", "box", _settings),
     Check("folders", "box", _folders),
-    Check("engine", "box", lambda at: engine.judge(at.engine, at.where)),
+    Check("engine", "box", lambda at: engine.judge(at.engine, at.where, other=at.wanted.docker_host)),
     Check("gpu", "box", lambda at: gpu.judge(at.host, cpu=at.wanted.cpu)),
     Check(
         "driver",
@@ -271,7 +279,7 @@ CHECKS = (
     Check("toolkit", "box", _toolkit),
     Check("cdi spec", "box", _cdi),
     Check("gpu wiring", "box", _wiring),
-    Check("cgroup driver", "box", lambda at: wired.judge_hazard(at.gpus, at.facts)),
+    Check("cgroup driver", "box", _hazard),
     Check("amd devices", "box", _nodes),
     Check("image space", "box", _image_space),
     Check("model space", "box", _model_space),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from gpurig.provisioning.cuda import (
+    CUDA_MAJORS,
+    capability,
+    cuda_major_for,
+    driver_branch,
+    oldest_arch,
+    oldest_driver,
+)
 from gpurig.provisioning.distribution import Distribution
 from gpurig.provisioning.doctor.finding import Finding
-from gpurig.provisioning.doctor.versions import numbers, older
+from gpurig.provisioning.doctor.versions import numbers
 from gpurig.provisioning.facts import Gpu, HostFacts
-
-# The oldest driver branch of each CUDA major version ("minor version compatibility").
-# Source: NVIDIA, CUDA Compatibility, table "CUDA Toolkit and minimum required driver version".
-_OLDEST_DRIVER: Mapping[int, int] = {11: 450, 12: 525, 13: 580}
-# Blackwell came with CUDA 12.8 and driver 570.
-_BLACKWELL = 100
-_BLACKWELL_DRIVER = 570
-# CUDA 13 dropped Maxwell, Pascal and Volta: Turing (7.5) is the oldest it compiles for.
-_OLDEST_ARCH: Mapping[int, int] = {12: 50, 13: 75}
 
 
 def judge(host: HostFacts, *, cpu: bool) -> tuple[Finding, ...]:
@@ -48,44 +47,56 @@ def _or_cpu(hint: str) -> str:
 
 
 def judge_driver(host: HostFacts, image_cuda: str, where: Distribution, *, cpu: bool) -> tuple[Finding, ...]:
-    """Whether NVIDIA's driver runs the CUDA of the job image, on these cards."""
+    """Whether NVIDIA's driver runs the CUDA of the job image on these cards.
+
+    Args:
+        host: what detection found.
+        image_cuda: the job image's CUDA version; "" where the newest that fits is chosen for each card.
+        where: the distribution.
+        cpu: a CPU runner is wanted.
+    """
     cards = nvidia(host, cpu=cpu)
     if not cards:
         return (Finding("driver", "skipped", "no NVIDIA GPU"),)
-    if not numbers(image_cuda):
-        return (Finding("driver", "skipped", "no job image with CUDA is planned", found=_drivers(cards)),)
+    if not all(driver_branch(gpu) for gpu in cards):
+        return (Finding("driver", "warning", "the NVIDIA driver does not tell its version"),)
+    if numbers(image_cuda):
+        return (_against(cards, image_cuda, where),)
+    chosen = [cuda_major_for(gpu) for gpu in cards]
+    newest, oldest = CUDA_MAJORS[0], CUDA_MAJORS[-1]
+    if None in chosen:
+        return (_against([cards[chosen.index(None)]], str(oldest), where),)
+    least = max(oldest_driver(oldest, gpu) for gpu in cards)
+    needed = f"{least} or newer; {oldest_driver(newest, cards[0])} for CUDA {newest}"
+    majors = " and ".join(f"CUDA {major}" for major in dict.fromkeys(chosen))
+    return (Finding("driver", "ok", f"runs job images with {majors}", found=_drivers(cards), needed=needed),)
+
+
+def _against(cards: Sequence[Gpu], image_cuda: str, where: Distribution) -> Finding:
     major = numbers(image_cuda)[0]
-    unsupported = [gpu for gpu in cards if 0 < _arch(gpu) < _OLDEST_ARCH.get(major, 0)]
-    if unsupported:
-        gpu = unsupported[0]
-        return (
-            Finding(
-                "driver",
-                "failed",
-                f"CUDA {major} of the job image has no code for {gpu.name or 'this GPU'} ({gpu.arch})",
-                found=gpu.arch,
-                needed=f"sm-{_OLDEST_ARCH[major]} or newer",
-                hint="its jobs need an image with an older CUDA; for CPU jobs alone: gpurig up --cpu",
-            ),
+    dropped = next((gpu for gpu in cards if 0 < capability(gpu) < oldest_arch(major)), None)
+    if dropped is not None:
+        return Finding(
+            "driver",
+            "failed",
+            f"CUDA {major} has no code for {dropped.name or 'this GPU'} ({dropped.arch})",
+            found=dropped.arch,
+            needed=f"sm-{oldest_arch(major)} or newer",
+            hint="its jobs need an image with an older CUDA; for CPU jobs alone: gpurig up --cpu",
         )
-    oldest = max(_OLDEST_DRIVER.get(major, 0), *(_BLACKWELL_DRIVER if _arch(gpu) >= _BLACKWELL else 0 for gpu in cards))
+    oldest = max(oldest_driver(major, gpu) for gpu in cards)
     needed = f"{oldest} or newer for CUDA {image_cuda}"
-    unknown = [gpu for gpu in cards if not numbers(gpu.driver)]
-    if unknown:
-        return (Finding("driver", "warning", "the NVIDIA driver does not tell its version", needed=needed),)
-    if any(older(gpu.driver, (oldest,)) for gpu in cards):
-        return (
-            Finding(
-                "driver",
-                "failed",
-                f"the NVIDIA driver {_drivers(cards)} is too old for the CUDA {image_cuda} of the job image",
-                found=_drivers(cards),
-                needed=needed,
-                commands=where.install("nvidia-driver", by_hand=True),
-                hint="then reboot; where the distribution has none that new: nvidia.com/drivers",
-            ),
-        )
-    return (Finding("driver", "ok", "runs the job image's CUDA", found=_drivers(cards), needed=needed),)
+    if all(driver_branch(gpu) >= oldest for gpu in cards):
+        return Finding("driver", "ok", f"runs CUDA {image_cuda}", found=_drivers(cards), needed=needed)
+    return Finding(
+        "driver",
+        "failed",
+        f"the NVIDIA driver {_drivers(cards)} is too old for job images with CUDA {image_cuda}",
+        found=_drivers(cards),
+        needed=needed,
+        commands=where.install("nvidia-driver", by_hand=True),
+        hint="then reboot; where the distribution has none that new: nvidia.com/drivers",
+    )
 
 
 def nvidia(host: HostFacts, *, cpu: bool) -> tuple[Gpu, ...]:
@@ -95,9 +106,3 @@ def nvidia(host: HostFacts, *, cpu: bool) -> tuple[Gpu, ...]:
 
 def _drivers(cards: Sequence[Gpu]) -> str:
     return ", ".join(dict.fromkeys(gpu.driver for gpu in cards if gpu.driver))
-
-
-def _arch(gpu: Gpu) -> int:
-    """89 of "sm-89"; 0 where it is not known."""
-    digits = gpu.arch.removeprefix("sm-")
-    return int(digits) if digits.isdigit() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping
 
-from gpurig.provisioning.distribution import Command
+from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.exchange import Answer, Trouble
 from gpurig.provisioning.doctor.finding import Finding, Status
 from gpurig.provisioning.doctor.versions import numbers
@@ -166,7 +166,7 @@ def _untold(answer: Answer | None) -> str:
     return ""
 
 
-def judge_clock(answer: Answer | None) -> tuple[Finding, ...]:
+def judge_clock(answer: Answer | None, where: Distribution) -> tuple[Finding, ...]:
     """The finding on this machine's clock, held against GitLab's."""
     needed = f"within {_SKEW_WARNING_S:.0f} s"
     skew = answer.skew_s if answer is not None else None
@@ -185,8 +185,8 @@ def judge_clock(answer: Answer | None) -> tuple[Finding, ...]:
             f"this machine's clock is {_span(abs(skew))} {way} GitLab's",
             found=found,
             needed=needed,
-            commands=(Command(("timedatectl", "set-ntp", "true")),),
-            hint="if it is GitLab's clock that is wrong, tell its administrator",
+            commands=where.keep_time(),
+            hint="have it set by the network (NTP); if it is GitLab's clock that is wrong, tell its administrator",
         ),
     )
 

@@ -21,7 +21,7 @@ class Wanted:
         ca_file: who signed GitLab's certificate; None for those that the machine trusts.
         cpu: GPUs are left alone.
         set_up: `up` has been here: images and models that are there need no more space.
-        image_cuda: the CUDA version of the CUDA job image, for example "13.0"; "" where none is made.
+        image_cuda: the CUDA version of a job image, for example "13.0"; "" for the newest that each card runs.
         unread: why the remembered settings could not be read; "" where they could, or there are none.
         unread_hint: what to do about it.
     """

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpurig.common.errors import PrerequisiteError
-from gpurig.provisioning.distribution import Command
+from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.cdi import DEFAULT_SPEC, generate
 from gpurig.provisioning.doctor.finding import Finding
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.wiring import wire
 
-_RESTART = Command(("systemctl", "restart", "docker"))
 
-
-def judge(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
-    """The finding on the wiring: what `up` itself would decide."""
-    if not gpus:
-        return (Finding("gpu wiring", "skipped", "no GPU for jobs"),)
+def judge(gpus: Sequence[Gpu], engine: EngineFacts, where: Distribution) -> tuple[Finding, ...]:
+    """The finding on the wiring of at least one GPU: what `up` itself would decide."""
     ways: list[str] = []
     for gpu in gpus:
         try:
@@ -26,14 +22,14 @@ def judge(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
         except PrerequisiteError as error:
             commands: tuple[Command, ...] = ()
             if gpu.backend == "cuda":
-                commands = generate(DEFAULT_SPEC) if engine.cdi else _runtime()
+                commands = generate(DEFAULT_SPEC) if engine.cdi else _runtime(where)
             return (Finding("gpu wiring", "failed", error.message, commands=commands, hint=error.hint),)
     found = ", ".join(dict.fromkeys(ways))
     return (Finding("gpu wiring", "ok", "the engine can hand every GPU to a container", found=f"by {found}"),)
 
 
-def _runtime() -> tuple[Command, ...]:
-    return (Command(("nvidia-ctk", "runtime", "configure", "--runtime=docker")), _RESTART)
+def _runtime(where: Distribution) -> tuple[Command, ...]:
+    return (Command(("nvidia-ctk", "runtime", "configure", "--runtime=docker")), *where.restart("docker"))
 
 
 def _way(gpu: Gpu, gpus: Sequence[Gpu], engine: EngineFacts) -> str:
@@ -44,13 +40,15 @@ def _way(gpu: Gpu, gpus: Sequence[Gpu], engine: EngineFacts) -> str:
 
 
 def judge_hazard(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
-    """Whether running jobs lose their GPU when somebody runs `systemctl daemon-reload` (nvidia-docker issue 1730).
+    """Whether running jobs lose their NVIDIA GPU when somebody runs `systemctl daemon-reload` (nvidia-docker issue 1730).
 
     NVIDIA's hook opens the devices behind runc's back, and systemd as the cgroup driver resets them at a reload.
+
+    Args:
+        gpus: those that jobs are meant to get, one of NVIDIA's at least.
+        engine: what it can do.
     """
     cards = [gpu for gpu in gpus if gpu.backend == "cuda"]
-    if not cards:
-        return (Finding("cgroup driver", "skipped", "no NVIDIA GPU", found=engine.cgroup_driver),)
     try:
         by_cdi = all(wire([gpu], engine, beside=gpus).driver == "cdi" for gpu in cards)
     except PrerequisiteError:

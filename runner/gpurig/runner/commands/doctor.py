@@ -17,6 +17,7 @@ from gpurig.runner.commands.instance import UserToken, instance_options
 @click.option("--token-file", metavar="FILE", help="The user's token, to be judged, too; - for stdin. Or GPURIG_TOKEN.")
 @instance_options
 @click.option("--cpu/--no-cpu", default=None, help="A CPU runner is wanted, whatever GPUs are there.")
+@click.option("--cuda", "image_cuda", metavar="VERSION", help="The CUDA of a job image of yours. [what fits the cards]")
 @click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Where metrics shall be served, or off.")
 @click.option("--tls-ca-file", type=click.Path(path_type=Path), help="Who signed GitLab's certificate (PEM).")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket. [unix:///var/run/docker.sock]")
