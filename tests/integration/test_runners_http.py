@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from gpurig.common import gitlab_api
 from gpurig.common.errors import EXIT_REMOTE, RemoteError
-from gpurig.provisioning.plan import RunnerSpec
+from gpurig.provisioning.runner_spec import RunnerSpec
 from gpurig.provisioning.runners import GivenToken, HttpGitLab, RefusedError
 from standins.gitlab import MAINTAINER, GitLab
 
@@ -129,7 +131,52 @@ def test_nobody_is_asked_for_a_token_to_learn_what_is_only_good_to_know(server: 
     assert not gitlab.accepts("glrt-x")
 
 
+def test_a_runner_is_changed_in_place_by_a_wide_token_and_by_no_other(server: GitLab) -> None:
+    project = server.add_project("lab/llm")
+    spec = replace(spec_for(server, str(project.id)), maximum_timeout=7200, maintenance_note="call Ada")
+    made = client(server).create(spec)
+    runner = server.runners[0]
+    assert (runner.maximum_timeout, runner.maintenance_note, runner.locked) == (7200, "call Ada", False)
+    other = replace(
+        spec_for(server, str(project.id)),
+        tags=("gpurig", "lab"),
+        locked=True,
+        protected=True,
+        paused=True,
+        run_untagged=True,
+        description="another",
+    )
+    assert not client(server).change(made.id, other)
+    assert set(runner.tag_list) == {"gpurig", "cpu"}
+    for token in ("api", "manage_runner"):
+        assert client(server, token).change(made.id, other)
+    assert set(runner.tag_list) == {"gpurig", "lab"}
+    assert (runner.locked, runner.access_level, runner.paused, runner.run_untagged) == (
+        True, "ref_protected", True, True,
+    )  # fmt: skip
+    assert (runner.description, runner.maximum_timeout, runner.maintenance_note) == ("another", None, "")
+    assert not client(server, "api").change(made.id + 1, other)
+
+
+def test_a_runners_token_is_exchanged_by_itself_and_the_old_one_is_worthless(server: GitLab) -> None:
+    project = server.add_project("lab/llm")
+    gitlab = client(server)
+    made = gitlab.create(spec_for(server, str(project.id)))
+    server.runners[0].token_expires_at = datetime(2030, 1, 2, tzinfo=UTC)
+    new = gitlab.reset_token(made.token)
+    assert new is not None
+    assert new.value == server.runners[0].token != made.token
+    assert new.expires_at == datetime(2030, 1, 2, tzinfo=UTC)
+    assert new.value not in repr(new)
+    assert not gitlab.accepts(made.token)
+    assert gitlab.accepts(new.value)
+    assert gitlab.reset_token(made.token) is None
+    assert all(new.value not in str(one.request.path) + str(one.request.query) for one in server.requests)
+
+
 CALLS: dict[str, Any] = {
+    "change": lambda gitlab, spec: gitlab.change(1, spec),
+    "reset_token": lambda gitlab, _: gitlab.reset_token("glrt-x"),
     "check_token": lambda gitlab, _: gitlab.check_token(),
     "create": lambda gitlab, spec: gitlab.create(spec),
     "accepts": lambda gitlab, _: gitlab.accepts("glrt-x"),

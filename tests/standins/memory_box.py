@@ -21,8 +21,9 @@ from gpurig.provisioning.containers import FoundContainer, RunningJob, RunResult
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.plan import Box, ImageTags, RunnerSpec
-from gpurig.provisioning.runners import Created
+from gpurig.provisioning.plan import Box, ImageTags
+from gpurig.provisioning.runner_spec import RunnerSpec
+from gpurig.provisioning.runners import Created, NewToken
 from gpurig.provisioning.settings import Settings, make_settings
 from gpurig.runner.up_run import UpRun
 from gpurig.runner.world import HadImage, World
@@ -167,6 +168,8 @@ class MemoryGitLab:
     def __init__(self, online: Callable[[int], bool], *, may_list: bool = True) -> None:
         self.runners: dict[int, tuple[str, RunnerSpec]] = {}
         self.may_list = may_list
+        self.expires_at: datetime | None = None
+        self.expired: set[str] = set()
         self._online = online
         self._numbers = itertools.count(1)
 
@@ -176,13 +179,35 @@ class MemoryGitLab:
     def create(self, spec: RunnerSpec) -> Created:
         number = next(self._numbers)
         self.runners[number] = (f"glrt-{number:020}", spec)
-        return Created(id=number, token=self.runners[number][0])
+        return Created(id=number, token=self.runners[number][0], expires_at=self.expires_at)
 
     def accepts(self, token: str) -> bool:
-        return any(token == known for known, _ in self.runners.values())
+        return self._owner(token) is not None
 
-    def delete(self, token: str) -> None:
-        self.runners = {number: one for number, one in self.runners.items() if one[0] != token}
+    def _owner(self, token: str) -> int | None:
+        found = (number for number, (known, _) in self.runners.items() if known == token)
+        return None if token in self.expired else next(found, None)
+
+    def change(self, runner_id: int, spec: RunnerSpec) -> bool:
+        if not self.may_list or runner_id not in self.runners:
+            return False
+        assert self.runners[runner_id][1].place == spec.place, "GitLab cannot give a runner to somebody else"
+        self.runners[runner_id] = (self.runners[runner_id][0], spec)
+        return True
+
+    def reset_token(self, token: str) -> NewToken | None:
+        number = self._owner(token)
+        if number is None:
+            return None
+        new = f"glrt-{number:010}-{next(self._numbers):09}"
+        self.runners[number] = (new, self.runners[number][1])
+        return NewToken(new, self.expires_at)
+
+    def delete(self, token: str) -> bool:
+        number = self._owner(token)
+        if number is not None:
+            del self.runners[number]
+        return number is not None
 
     def online(self, runner_id: int) -> bool | None:
         return self._online(runner_id) if self.may_list else None
@@ -311,10 +336,11 @@ class MemoryBox:
                 address="unix:///var/run/docker.sock",
                 version="26.1.5",
                 cdi=True,
-                cdi_devices=("nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"),
+                cdi_devices=("nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=2", "nvidia.com/gpu=all"),
             )
         )
         self.paths = Paths(root=ROOT)
+        self.today = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.gitlab = MemoryGitLab(self._online, may_list=may_list)
         self.version = "1"
         self.engine.on_start = self._started
@@ -347,7 +373,7 @@ class MemoryBox:
             box=lambda _: Box("ada", "12345678"),
             disk=broken.wrap(self.disk, "disk", PrerequisiteError),
             clock=InstantClock(),
-            now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            now=lambda: self.today,
         )
 
     def settings(self, **given: Any) -> Settings:
@@ -361,7 +387,7 @@ class MemoryBox:
     def snapshot(self) -> dict[str, Any]:
         """Everything that lasts, with what differs from run to run (numbers, tokens) replaced by names."""
         return {
-            "gitlab": sorted((spec.description, spec.tags) for _, spec in self.gitlab.runners.values()),
+            "gitlab": sorted(json.dumps(spec.document()) for _, spec in self.gitlab.runners.values()),
             "containers": sorted((one.name, one.digest, one.status) for one in self.engine.containers.values()),
             "files": {
                 str(path): (self._without_numbers(text), mode) for path, (text, mode) in sorted(self.disk.files.items())
@@ -372,6 +398,7 @@ class MemoryBox:
     def _without_numbers(self, text: str) -> str:
         for number, (token, spec) in self.gitlab.runners.items():
             text = text.replace(token, f"<token of {spec.description}>")
+            text = re.sub(r'(_at"?(?: =|:)) [^,\n]+', r"\1 <time>", text)
             text = re.sub(rf'(\bid = |"id": ){number}\b', rf"\g<1><number of {spec.description}>", text)
         return text
 

@@ -107,8 +107,8 @@ def test_a_second_up_asks_for_no_token() -> None:
         up(box, extra_tags=("lab",))
 
 
-def test_other_tags_make_a_new_runner_and_delete_the_old_by_its_own_token() -> None:
-    box = MemoryBox(HostFacts())
+def test_with_create_runner_alone_other_tags_make_a_new_runner_and_delete_the_old_by_its_own_token() -> None:
+    box = MemoryBox(HostFacts(), may_list=False)
     up(box)
     up(box, extra_tags=("lab",))
     assert [(number, spec.tags) for number, (_, spec) in box.gitlab.runners.items()] == [(2, ("gpurig", "cpu", "lab"))]
@@ -134,7 +134,7 @@ def test_a_card_that_is_gone_takes_its_runner_with_it() -> None:
 
 
 def test_a_retired_runner_whose_job_still_runs_is_left_for_the_next_up() -> None:
-    box = MemoryBox(HostFacts())
+    box = MemoryBox(HostFacts(), may_list=False)
     up(box)
     token = state_of(box).registrations[0].token
     box.engine.running_jobs = (RunningJob("7", "", "1", token[5:14], "cpu", "build"),)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +12,8 @@ from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import RunnerType, Settings
+from gpurig.provisioning.runner_spec import TEXT_LIMIT, RunnerSpec, maintenance_note
+from gpurig.provisioning.settings import Settings
 from gpurig.provisioning.tags import tags_for
 from gpurig.provisioning.wiring import Wiring, join, wire
 
@@ -57,24 +56,6 @@ class ImageTags:
 
     job: Mapping[Backend, str]
     exporter: str
-
-
-@dataclass(frozen=True)
-class RunnerSpec:
-    """What GitLab is told when a runner is created; a runner created from another one is another runner."""
-
-    url: str
-    runner_type: RunnerType
-    target: str
-    description: str
-    tags: tuple[str, ...]
-    run_untagged: bool
-    maintenance_note: str = ""
-
-    def digest(self) -> str:
-        """Equal for equal specs, in any order of tags."""
-        value = dataclasses.asdict(self) | {"tags": sorted(self.tags)}
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -180,14 +161,25 @@ def _entry(
             url=settings.url,
             runner_type=settings.runner_type,
             target=settings.target,
-            description=f"{settings.name} on {box.hostname}: {_hardware(gpus)} [{box.box_id}]",
+            description=_description(gpus, settings, box),
             tags=tuple(dict.fromkeys((*tags_for(gpus), *settings.extra_tags))),
             run_untagged=settings.run_untagged,
+            locked=settings.locked and settings.runner_type == "project",
+            protected=settings.protected,
+            paused=settings.paused,
+            maximum_timeout=settings.maximum_timeout,
+            maintenance_note=maintenance_note(gpus, hostname=box.hostname, said=settings.maintenance_note),
         ),
         wiring=wiring,
         limit=settings.concurrent,
         image=images.job[backend],
     )
+
+
+def _description(gpus: Sequence[Gpu], settings: Settings, box: Box) -> str:
+    """It ends with what no other box's has: by it a runner is found whose creation was not answered."""
+    end = f": {_hardware(gpus)} [{box.box_id}]"
+    return (settings.description or f"{settings.name} on {box.hostname}")[: TEXT_LIMIT - len(end)] + end
 
 
 def _hardware(gpus: Sequence[Gpu]) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpurig.common.errors import RemoteError
 from gpurig.common.gitlab_api import connect, said_by_gitlab, translated
-from gpurig.provisioning.plan import RunnerSpec
+from gpurig.provisioning.runner_spec import RunnerSpec
 
 if TYPE_CHECKING:
     import gitlab
@@ -33,7 +33,19 @@ class Created:
     """
 
     id: int
-    token: str
+    token: str = field(repr=False)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A runner's new authentication token.
+
+    Attributes:
+        expires_at: None where it never does.
+    """
+
+    value: str = field(repr=False)
     expires_at: datetime | None = None
 
 
@@ -74,8 +86,14 @@ class GitLab(Protocol):
     def accepts(self, token: str) -> bool:
         """Whether a runner with this token exists."""
 
-    def delete(self, token: str) -> None:
-        """Remove the runner with this token; nothing where there is none."""
+    def change(self, runner_id: int, spec: RunnerSpec) -> bool:
+        """Make an existing runner what `spec` says; False where no token at hand may, or there is no such runner."""
+
+    def reset_token(self, token: str) -> NewToken | None:
+        """Let GitLab exchange a runner's token: the old one is worthless at once; None where it is that already."""
+
+    def delete(self, token: str) -> bool:
+        """Remove the runner with this token; False where GitLab knows none."""
 
     def online(self, runner_id: int) -> bool | None:
         """Whether GitLab has heard of the runner lately; None where no token at hand may ask."""
@@ -93,6 +111,15 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     id: int
+    token: str
+    token_expires_at: datetime | None = None
+
+
+class _NewToken(BaseModel):
+    """GitLab's answer to `POST /runners/reset_authentication_token`."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
     token: str
     token_expires_at: datetime | None = None
 
@@ -131,14 +158,7 @@ class HttpGitLab:
     def create(self, spec: RunnerSpec) -> Created:
         """Make a runner; RefusedError where it was certainly not made."""
         client = self._as_user()
-        body: dict[str, Any] = {
-            "runner_type": f"{spec.runner_type}_type",
-            "description": spec.description,
-            "tag_list": list(spec.tags),
-            "run_untagged": spec.run_untagged,
-        }
-        if spec.maintenance_note:
-            body["maintenance_note"] = spec.maintenance_note
+        body = {"runner_type": f"{spec.runner_type}_type", **_attributes(spec)}
         if spec.runner_type != "instance":
             body[f"{spec.runner_type}_id"] = self._number(client, spec)
         doing = f"creating the runner for {_whose(spec)}"
@@ -169,10 +189,39 @@ class HttpGitLab:
             lambda: self._document(self._as_runner().http_post("/runners/verify", post_data={"token": token})),
         )
 
-    def delete(self, token: str) -> None:
-        """Remove the runner with this token; nothing where there is none."""
+    def change(self, runner_id: int, spec: RunnerSpec) -> bool:
+        """Make an existing runner what `spec` says; False where no token at hand may, or there is no such runner."""
+        if self._token.at_hand() is None:
+            return False
+        client = self._as_user()
+        body = {"maximum_timeout": None, "maintenance_note": "", **_attributes(spec)}
+        return self._unless(
+            _MAY_NOT_ASK,
+            f"changing the runner #{runner_id}",
+            lambda: self._document(client.http_put(f"/runners/{runner_id}", post_data=body)),
+        )
+
+    def reset_token(self, token: str) -> NewToken | None:
+        """Let GitLab exchange a runner's token: the old one is worthless at once; None where it is that already."""
+        answers: list[dict[str, Any]] = []
+        path = "/runners/reset_authentication_token"
+        done = self._unless(
+            _UNKNOWN_TOKEN,
+            "renewing the runner's token",
+            lambda: answers.append(self._document(self._as_runner().http_post(path, post_data={"token": token}))),
+        )
+        if not done:
+            return None
+        try:
+            made = _NewToken.model_validate(answers[0])
+        except ValidationError as error:
+            raise self._strange() from error
+        return NewToken(made.token, made.token_expires_at)
+
+    def delete(self, token: str) -> bool:
+        """Remove the runner with this token; False where GitLab knows none."""
         # In the body: a query would put the token into the server's access log.
-        self._unless(
+        return self._unless(
             _UNKNOWN_TOKEN,
             "deleting the runner",
             lambda: self._emptied(self._as_runner().http_request("delete", "/runners", post_data={"token": token})),
@@ -248,6 +297,23 @@ class HttpGitLab:
                     return False
                 raise
         return True
+
+
+def _attributes(spec: RunnerSpec) -> dict[str, Any]:
+    """What `POST /user/runners` and `PUT /runners/:id` call the spec's fields."""
+    body: dict[str, Any] = {
+        "description": spec.description,
+        "tag_list": list(spec.tags),
+        "run_untagged": spec.run_untagged,
+        "locked": spec.locked,
+        "paused": spec.paused,
+        "access_level": "ref_protected" if spec.protected else "not_protected",
+    }
+    if spec.maximum_timeout is not None:
+        body["maximum_timeout"] = spec.maximum_timeout
+    if spec.maintenance_note:
+        body["maintenance_note"] = spec.maintenance_note
+    return body
 
 
 def _whose(spec: RunnerSpec) -> str:

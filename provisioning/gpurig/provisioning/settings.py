@@ -31,6 +31,18 @@ def _tag(value: str) -> str:
     return value.strip()
 
 
+def _line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("one line of printable text")
+    return value.strip()
+
+
+def _text(value: str) -> str:
+    if not all(line.isprintable() for line in value.splitlines()):
+        raise ValueError("lines of printable text")
+    return value.strip()
+
+
 def _listen(value: str) -> str:
     if value == "off":
         return value
@@ -64,6 +76,12 @@ class Settings(BaseModel):
         extra_tags: tags besides those that the hardware gives.
         allowed_images: patterns of images that jobs may ask for; any where empty.
         run_untagged: take jobs without tags.
+        description: what the runners are called in GitLab, before their hardware; "NAME on HOSTNAME" where "".
+        maintenance_note: for GitLab's runner page, before the box's facts.
+        maximum_timeout: seconds that a job may take at most; the project's own limit where None.
+        locked: a project runner serves no other project.
+        protected: take jobs of protected branches and tags only.
+        paused: take no job until it is resumed.
         tls_ca_file: the certificate authority that signed GitLab's certificate; the system's where None.
         docker_host: the engine's socket; the default one where "".
         metrics_listen: where the exporter listens, or "off".
@@ -86,6 +104,12 @@ class Settings(BaseModel):
     extra_tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = ()
     allowed_images: tuple[str, ...] = ()
     run_untagged: bool = False
+    description: Annotated[str, AfterValidator(_line)] = Field(default="", max_length=500)
+    maintenance_note: Annotated[str, AfterValidator(_text)] = Field(default="", max_length=700)
+    maximum_timeout: int | None = Field(default=None, ge=600)
+    locked: bool = True
+    protected: bool = False
+    paused: bool = False
     tls_ca_file: Path | None = None
     docker_host: str = ""
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN

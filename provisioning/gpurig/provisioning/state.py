@@ -23,9 +23,13 @@ class Registration(_Part):
 
     Attributes:
         key: the entry it serves (plan.Entry.key).
-        spec: plan.RunnerSpec.digest of what it was created from.
+        spec: RunnerSpec.digest of what it was created from, or changed to.
         url: the GitLab that has it.
         obtained_at, expires_at: of the token; `expires_at` is None where it never does.
+        gpus: the GPUs that the entry owns, by their uuid.
+        sent: RunnerSpec.document of what GitLab was told last.
+        changing: GitLab was asked to change it, and the answer is not known.
+        renewing: GitLab was asked for a new token, and the answer is not known.
     """
 
     key: str
@@ -37,6 +41,10 @@ class Registration(_Part):
     tags: tuple[str, ...]
     obtained_at: datetime
     expires_at: datetime | None = None
+    gpus: tuple[str, ...] = ()
+    sent: dict[str, Any] = Field(default_factory=dict)
+    changing: bool = False
+    renewing: bool = False
 
 
 class Intent(_Part):
@@ -58,6 +66,7 @@ class State(_Part):
         registrations: the runners in use, one an entry.
         retired: runners that were replaced or are not wanted any more, and are still in GitLab.
         intents: runners of which it is not known whether GitLab created them.
+        images: the tags of the images that this instance had built or pulled, current and superseded.
         verified: by entry, what was proven by the last self-check (a digest of image, wiring and drivers).
         settings: of the last `up` that reached its end.
     """
@@ -66,12 +75,19 @@ class State(_Part):
     registrations: tuple[Registration, ...] = ()
     retired: tuple[Registration, ...] = ()
     intents: tuple[Intent, ...] = ()
+    images: tuple[str, ...] = ()
     verified: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def registration(self, key: str) -> Registration | None:
         """The runner that serves an entry."""
         return next((one for one in self.registrations if one.key == key), None)
+
+    def replacing(self, one: Registration) -> State:
+        """The state in which `one` stands for the runner of its number."""
+        return self.model_copy(
+            update={"registrations": tuple(one if other.id == one.id else other for other in self.registrations)}
+        )
 
     @property
     def empty(self) -> bool:

@@ -2,35 +2,54 @@
 
 Before a runner is asked for, the intention is on disk; when the answer is there, its id and token are. What an
 interrupted run left is found by its description, where the user's token may list runners.
+
+What GitLab knows of a runner is changed in place where the user's token may do that (scope api or manage_runner).
+With scope create_runner alone another set of tags, limits or rights is another runner, and other words (description,
+maintenance note) wait for a wider token.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 from gpurig.common.errors import RemoteError
 from gpurig.provisioning.plan import Entry
+from gpurig.provisioning.runner_spec import spec_from
 from gpurig.provisioning.runners import RefusedError
 from gpurig.provisioning.state import Intent, Registration, State
+from gpurig.runner.renewing import forget
 from gpurig.runner.up_run import UpRun
 
 
 def register(run: UpRun) -> str:
-    """Create the runners that are missing; those that nobody wants any more are retired, and deleted at the end."""
+    """Create and change runners; those that nobody wants any more are retired, and deleted at the end."""
     _prepare(run)
-    missing = [entry for entry in run.plan.entries if not _serves(run, entry)]
-    if missing:
+    needs = {entry.key: _need(run, entry) for entry in run.plan.entries}
+    if {"create", "change"} & set(needs.values()):
         run.gitlab().check_token()
     for intent in run.state.intents:
         _settle(run, intent)
-    for entry in missing:
-        _create(run, entry)
+    changed, created = [], []
+    for entry in run.plan.entries:
+        need = needs[entry.key]
+        if need in {"change", "words"} and _change(run, entry, need):
+            changed.append(_number(run, entry))
+        elif need in {"change", "create"}:
+            _create(run, entry)
+            created.append(_number(run, entry))
     _retire_unwanted(run)
-    if not missing:
+    done = [f"created {len(created)} runner(s) in GitLab: {', '.join(created)}"] if created else []
+    done += [f"changed in GitLab: {', '.join(changed)}"] if changed else []
+    if not done:
         return "unchanged"
-    made = [one for entry in missing if (one := run.state.registration(entry.key))]
     run.changes.append("register")
-    return f"created {len(made)} runner(s) in GitLab: " + ", ".join(f"#{one.id}" for one in made)
+    return "; ".join(done)
+
+
+def _number(run: UpRun, entry: Entry) -> str:
+    one = run.state.registration(entry.key)
+    return f"#{one.id}" if one else ""
 
 
 def _prepare(run: UpRun) -> None:
@@ -51,25 +70,69 @@ def _prepare(run: UpRun) -> None:
         run.undo.push(f"removing {paths.state}", remove_empty_state)
 
 
-def _serves(run: UpRun, entry: Entry) -> bool:
-    registration = run.state.registration(entry.key)
-    return (
-        registration is not None
-        and registration.spec == entry.runner.digest()
-        and run.gitlab().accepts(registration.token)
-    )
+def _need(run: UpRun, entry: Entry) -> Literal["", "words", "change", "create"]:
+    one = run.state.registration(entry.key)
+    wanted = entry.runner
+    if one is None or (one.sent and spec_from(one.sent).place != wanted.place):
+        return "create"
+    if not run.gitlab().accepts(one.token):
+        return "create"
+    if one.renewing:
+        # GitLab did not do what it was asked for: the token is good.
+        run.save(run.state.replacing(one.model_copy(update={"renewing": False})))
+    if one.changing or one.spec != wanted.digest():
+        return "change"
+    return "" if one.sent == wanted.document() else "words"
+
+
+def _change(run: UpRun, entry: Entry, need: Literal["change", "words"]) -> bool:
+    """Change a runner in place; False where no token at hand may."""
+    before = run.state.registration(entry.key)
+    if before is None or not before.sent:
+        return False
+
+    def keep(**changes: object) -> None:
+        # Of the registration as it is now: its token may be another by then.
+        now = run.state.registration(entry.key)
+        if now is not None and now.id == before.id:
+            run.save(run.state.replacing(now.model_copy(update=changes)))
+
+    was = {name: getattr(before, name) for name in ("spec", "sent", "description", "tags", "changing")}
+
+    def change_back() -> None:
+        run.gitlab(before.url).change(before.id, spec_from(before.sent))
+        keep(**was)
+
+    run.undo.push(f"changing the runner #{before.id} back", change_back)
+    if need == "change":
+        keep(changing=True)
+    if not run.gitlab().change(before.id, entry.runner):
+        keep(**was)
+        return False
+    spec = entry.runner
+    keep(spec=spec.digest(), sent=spec.document(), description=spec.description, tags=spec.tags, changing=False)
+    return True
 
 
 def _create(run: UpRun, entry: Entry) -> None:
     intent = Intent(key=entry.key, url=entry.runner.url, description=entry.runner.description)
-    run.undo.push("looking for a runner whose creation was not answered", functools.partial(_settle, run, intent))
+    unanswered = False
+
+    def settle() -> None:
+        if unanswered:
+            _settle(run, intent)
+        else:
+            run.save(_without_intent(run.state, intent))
+
+    run.undo.push("looking for a runner whose creation was not answered", settle)
     run.save(run.state.model_copy(update={"intents": (*run.state.intents, intent)}))
+    unanswered = True
     try:
         made = run.gitlab().create(entry.runner)
     except RefusedError:
-        run.state = _without_intent(run.state, intent)
-        run.save(run.state)
+        unanswered = False
         raise
+    unanswered = False
     registration = Registration(
         key=entry.key,
         spec=entry.runner.digest(),
@@ -80,6 +143,8 @@ def _create(run: UpRun, entry: Entry) -> None:
         tags=entry.runner.tags,
         obtained_at=run.world.now(),
         expires_at=made.expires_at,
+        gpus=entry.gpus,
+        sent=entry.runner.document(),
     )
     before = run.state.registration(entry.key)
     run.undo.push(f"deleting the runner #{made.id}", functools.partial(_uncreate, run, registration, before))
@@ -108,14 +173,20 @@ def _retire_unwanted(run: UpRun) -> None:
     unwanted = tuple(one for one in run.state.registrations if one.key not in wanted)
     if not unwanted:
         return
-    before = run.state
+
+    def keep_them() -> None:
+        # Of the state as it is now: the tokens of others may be new by then.
+        kept = tuple(one for one in run.state.registrations if one.key in wanted)
+        retired = tuple(one for one in run.state.retired if one not in unwanted)
+        run.save(run.state.model_copy(update={"registrations": _in_order(*kept, *unwanted), "retired": retired}))
+
     # Pushed first: a write that fails may have happened.
-    run.undo.push("keeping the runners that were there", functools.partial(run.save, before))
+    run.undo.push("keeping the runners that were there", keep_them)
     run.save(
-        before.model_copy(
+        run.state.model_copy(
             update={
-                "registrations": tuple(one for one in before.registrations if one.key in wanted),
-                "retired": (*before.retired, *unwanted),
+                "registrations": tuple(one for one in run.state.registrations if one.key in wanted),
+                "retired": (*run.state.retired, *unwanted),
             }
         )
     )
@@ -169,7 +240,8 @@ def _delete_retired(run: UpRun) -> list[str]:
             run.notes.append(f"runner #{one.id} still runs a job: the next `gpurig up` deletes it")
             continue
         try:
-            run.gitlab(one.url).delete(one.token)
+            note = forget(run.gitlab(one.url), one, run.world.now())
+            run.notes += [note] if note else []
         except RemoteError:
             if one.url == run.settings.url:
                 raise

@@ -10,6 +10,7 @@ from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.settings import check_name
 from gpurig.provisioning.state import State, load_state, save_state
+from gpurig.runner.renewing import forget
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
 
@@ -61,7 +62,7 @@ def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:
     # The copy: what `--tls-ca-file` named may be gone.
     ca_file = None if world.disk.missing(paths.ca_file) else paths.ca_file
     for one in (*state.registrations, *state.retired):
-        world.gitlab(one.url, ca_file).delete(one.token)
+        note = forget(world.gitlab(one.url, ca_file), one, world.now())
         state = state.model_copy(
             update={
                 "registrations": tuple(other for other in state.registrations if other != one),
@@ -69,7 +70,7 @@ def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:
             }
         )
         save_state(world.disk, paths, state)
-        say("gitlab", f"deleted the runner #{one.id} at {one.url}")
+        say(*(("note", note) if note else ("gitlab", f"deleted the runner #{one.id} at {one.url}")))
     for intent in state.intents:
         kind = str(state.settings.get("runner_type") or "project")
         gitlab = world.gitlab(intent.url, ca_file)

@@ -118,7 +118,8 @@ def with_rotated(state: State, config: str | None) -> State:
 
     def current(one: Registration) -> Registration:
         token, obtained_at, expires_at = tokens.get(one.id, (one.token, None, None))
-        if token == one.token:
+        # The file is the older one where `up` had a token renewed and did not come to write it.
+        if token == one.token or (obtained_at is not None and obtained_at < one.obtained_at.replace(microsecond=0)):
             return one
         return one.model_copy(
             update={"token": token, "obtained_at": obtained_at or one.obtained_at, "expires_at": expires_at}

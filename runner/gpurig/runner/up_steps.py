@@ -13,6 +13,7 @@ from gpurig.provisioning.config_toml import config_document, holds, parse_config
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.plan import Entry, backends_of, plan_box, selfcheck_spec
 from gpurig.provisioning.state import Registration
+from gpurig.runner.renewing import renew
 from gpurig.runner.up_run import UpRun
 
 SELFCHECK_TIMEOUT_S = 300
@@ -89,6 +90,7 @@ def configure(run: UpRun) -> str:
     """The runner's config.toml, the certificate authority it trusts, and the folder of models."""
     disk, paths = run.world.disk, run.paths
     changed = []
+    renewed = renew(run)
     run.make_directory(paths.models, mode=0o755)
     if run.settings.tls_ca_file is not None:
         run.make_directory(paths.ca_file.parent, mode=0o700)
@@ -99,10 +101,11 @@ def configure(run: UpRun) -> str:
     if present is None or not holds(present, document):
         run.write(paths.config, render_config(document), mode=0o600)
         changed.append(str(paths.config))
-    if not changed:
+    done = renewed + (["wrote " + ", ".join(changed)] if changed else [])
+    if not done:
         return "unchanged"
     run.changes.append("configure")
-    return "wrote " + ", ".join(changed)
+    return "; ".join(done)
 
 
 def verify(run: UpRun) -> str:

@@ -189,7 +189,7 @@ def _attributes(params: Params) -> dict[str, Any]:
             values[name] = params.flag(name, default=False)
     if "access_level" in params:
         values["access_level"] = params.choice("access_level", _ACCESS)
-    if "maximum_timeout" in params:
+    if "maximum_timeout" in params.values:  # null takes the limit away
         values["maximum_timeout"] = params.integer("maximum_timeout")
     return values
 

@@ -1,0 +1,184 @@
+"""Every call of `up` fails or is the last one, in turn, on a box in memory: what came of it, counted.
+
+The unit tests judge the figures, and the benchmark reports them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+from gpurig.common.errors import ApplianceError
+from gpurig.provisioning.facts import Gpu, HostFacts
+from gpurig.runner import workflow
+
+from standins.memory_box import Faults, Killed, MemoryBox, every_fault, two_gpus
+
+
+@contextlib.contextmanager
+def no_machine() -> Iterator[None]:
+    """Without the two checks that ask the machine itself: they have tests of their own."""
+    with (
+        mock.patch("gpurig.runner.up_steps.check_port", return_value=None),
+        mock.patch("gpurig.runner.up_steps.check_folders", return_value=None),
+    ):
+        yield
+
+
+def card(number: int, **values: Any) -> Gpu:
+    """One more card of the same kind."""
+    first = two_gpus().gpus[0]
+    made = replace(first, uuid=f"GPU-{number}", pci_address=f"0000:0{number}:00.0", index=str(number - 1))
+    return replace(made, **values)
+
+
+def _up(box: MemoryBox) -> MemoryBox:
+    workflow.up(box.run())
+    return box
+
+
+def _with_cards(box: MemoryBox, *cards: Gpu) -> MemoryBox:
+    box.host = HostFacts(gpus=cards)
+    return box
+
+
+def _new_version(box: MemoryBox) -> MemoryBox:
+    box.version = "2"
+    return box
+
+
+def _expiring(box: MemoryBox, *, days_left: int) -> MemoryBox:
+    """Tokens of 30 days, of which some are left; GitLab knows an expired one no more."""
+    box.gitlab.expires_at = box.today + timedelta(days=30)
+    _up(box)
+    box.today += timedelta(days=30 - days_left)
+    box.gitlab.expires_at += timedelta(days=30 - days_left)
+    if days_left <= 0:
+        box.gitlab.expired = {token for token, _ in box.gitlab.runners.values()}
+    return box
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A box, and what `up` is then asked for."""
+
+    make: Callable[[MemoryBox], MemoryBox]
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+SCENARIOS = {
+    "first": Scenario(lambda box: box),
+    "again": Scenario(_up),
+    "other tags": Scenario(_up, {"extra_tags": ("lab",)}),
+    "other limits and rights": Scenario(_up, {"maximum_timeout": 7200, "protected": True, "paused": True}),
+    "other words": Scenario(_up, {"description": "the lab's box", "maintenance_note": "call Ada"}),
+    "another project": Scenario(_up, {"target": "43"}),
+    "a new driver": Scenario(
+        lambda box: _with_cards(_up(box), *(replace(gpu, driver="999.1") for gpu in two_gpus().gpus))
+    ),
+    "a card added": Scenario(lambda box: _with_cards(_up(box), *two_gpus().gpus, card(3))),
+    "a card removed": Scenario(lambda box: _with_cards(_up(box), two_gpus().gpus[0])),
+    "a card swapped": Scenario(lambda box: _with_cards(_up(box), two_gpus().gpus[0], card(2, uuid="GPU-new"))),
+    "a card removed, and new images": Scenario(lambda box: _new_version(_with_cards(_up(box), two_gpus().gpus[0]))),
+    "another runner image": Scenario(
+        _up, {"runner_image": "gitlab/gitlab-runner:next", "metrics_listen": "127.0.0.1:1"}
+    ),
+    "tokens that run out": Scenario(functools.partial(_expiring, days_left=2)),
+    "tokens that have run out": Scenario(functools.partial(_expiring, days_left=0)),
+}
+
+
+@dataclass
+class Outcome:
+    """What came of all faults in one scenario.
+
+    Attributes:
+        calls: how many an undisturbed run makes.
+        injected: faults tried, four for each call: failing and being killed, before the call and after it.
+        healed: after which the next `up` ended in the state of an undisturbed one.
+        orphans: runners in GitLab at the end that no file of the box knows.
+        untold: those of them whose name the user was not told.
+        traces: failed runs that left something else than what was there before.
+        details: where it went wrong, for a person.
+    """
+
+    calls: int = 0
+    injected: int = 0
+    healed: int = 0
+    orphans: int = 0
+    untold: int = 0
+    traces: int = 0
+    details: list[str] = field(default_factory=list)
+
+
+def _box(scenario: Scenario, *, wide: bool) -> MemoryBox:
+    return scenario.make(MemoryBox(may_list=wide))
+
+
+def _without_orphans(box: MemoryBox) -> dict[str, Any]:
+    for number in box.orphans():
+        del box.gitlab.runners[number]
+    return box.snapshot()
+
+
+def try_every_fault(name: str, *, wide: bool) -> Outcome:
+    """Run a scenario once for every fault, and count.
+
+    Args:
+        name: of the scenario.
+        wide: the user's token has the scope `api`; otherwise `create_runner` alone.
+    """
+    scenario, outcome = SCENARIOS[name], Outcome()
+    with no_machine():
+        box, count = _box(scenario, wide=wide), Faults()
+        workflow.up(box.run(count, **scenario.given))
+        wanted = _without_orphans(box)
+        outcome.calls = len(count.calls)
+        for faults in every_fault(outcome.calls):
+            _try(scenario, faults, wanted, outcome, wide=wide)
+    return outcome
+
+
+def _try(scenario: Scenario, faults: Faults, wanted: dict[str, Any], outcome: Outcome, *, wide: bool) -> None:
+    outcome.injected += 1
+    box = _box(scenario, wide=wide)
+    before = box.snapshot()
+    first, second = box.run(faults, **scenario.given), box.run(**scenario.given)
+    failed = False
+    try:
+        workflow.up(first)
+    except Killed:
+        pass
+    except ApplianceError:
+        failed = True
+    where = f"call {faults.at} ({faults.calls[faults.at]}), after={faults.after} kill={faults.kill}"
+    if failed and not _taken_back(box, before, wanted, faults, wide=wide):
+        outcome.traces += 1
+        outcome.details.append(f"left a trace: {where}")
+    workflow.up(second)
+    orphans = box.orphans()
+    outcome.orphans += len(orphans)
+    notes = "\n".join(first.notes + second.notes)
+    for number in orphans:
+        if f"#{number}," not in notes and f'"{box.gitlab.runners[number][1].description}"' not in notes:
+            outcome.untold += 1
+            outcome.details.append(f"an orphan that nobody was told of: {where}")
+    if _without_orphans(box) == wanted:
+        outcome.healed += 1
+    else:
+        outcome.details.append(f"not healed: {where}")
+
+
+def _taken_back(box: MemoryBox, before: dict[str, Any], wanted: dict[str, Any], faults: Faults, *, wide: bool) -> bool:
+    """Either all was taken back, or everything new was proven already and only tidying failed."""
+    call = faults.calls[faults.at]
+    if call == "gitlab.reset_token" or (call == "gitlab.create" and not wide):
+        # A mark stays for the next run: the answer is lost, and nobody can look.
+        return True
+    now = box.snapshot()
+    return now == before or all(set(wanted[kind]) <= set(now[kind]) for kind in ("gitlab", "containers"))
