@@ -131,6 +131,12 @@ def test_without_toolkit_and_without_a_spec_the_box_cannot_work() -> None:
     assert exit_code(findings.values()) == 4
 
 
+def test_an_engine_without_cdi_is_restarted_after_the_toolkit_came_because_it_looks_once() -> None:
+    plain = replace(ENGINE, version="24.0.9", cdi=False, cdi_devices=())
+    box = FixedBox(engine_seen=EngineSeen(plain), toolkit_seen=ToolkitSeen(installed=False), specs=())
+    assert commands(box.examine()["toolkit"])[-1] == "systemctl restart docker"
+
+
 def test_the_toolkits_version_is_read_from_what_it_prints() -> None:
     assert parse_version("NVIDIA Container Toolkit CLI version 1.17.8\ncommit: f202b80\n") == "1.17.8"
     assert parse_version("nvidia-ctk version 1.18.0-rc.1") == "1.18.0"

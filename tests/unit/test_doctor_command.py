@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpurig.provisioning.detect import detect as look
 from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor import CHECKS, Examination, Finding, examine
 from gpurig.provisioning.doctor.engine import EngineSeen
@@ -16,6 +17,7 @@ from gpurig.provisioning.doctor.toolkit import ToolkitSeen
 from gpurig.provisioning.doctor.view import SCHEMA, as_document, as_text
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import machines
 from standins.doctor_box import ENGINE, URL, VERSION, WANTED, FixedBox
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
@@ -42,6 +44,19 @@ def test_every_line_fits_in_80_columns_and_every_check_has_one(box: FixedBox) ->
     assert [line for line in lines if len(line) > 80] == []
     heads = [line for line in lines if re.match(r"(ok|warn|FAIL|skip) ", line)]
     assert [line[6:20].strip() for line in heads] == [one.name for one in found]
+
+
+@pytest.mark.parametrize("name", machines.names())
+def test_every_recorded_machine_is_examined_in_80_columns(name: str, tmp_path: Path) -> None:
+    machine = machines.load(name)
+    host = look(root=machine.build(tmp_path), nvml=machine.source())
+    found = findings(FixedBox(host_facts=host, specs=()))
+    assert max(map(len, as_text(found, WHERE, root=False).splitlines())) <= 80
+    states = {one.name: one.status for one in found}
+    broken = any(one.status == "failed" for one in found if one.name == "gpu")
+    assert broken == any(problem.unusable for problem in host.problems)
+    assert (states["driver"] == "skipped") == (not any(gpu.backend == "cuda" for gpu in host.gpus))
+    assert (states["amd devices"] == "skipped") == (not any(gpu.backend == "rocm" for gpu in host.gpus))
 
 
 def test_a_failure_is_followed_by_what_to_run_with_sudo_for_who_is_not_root() -> None:

@@ -51,6 +51,8 @@ def install(
             for command in fix.commands:
                 # Not folded: it is what will run, word for word.
                 click.echo(f"            run: {command.text(root=True)}", err=True)
+            if fix.finding.hint:
+                say("", fix.finding.hint)
 
     def agree() -> bool:
         if yes:

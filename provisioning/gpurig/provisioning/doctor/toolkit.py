@@ -69,6 +69,9 @@ def judge(seen: ToolkitSeen, *, wanted: bool, engine: EngineFacts | None, where:
         return (Finding("toolkit", "skipped", "no NVIDIA GPU"),)
     oldest, safe = (".".join(map(str, version)) for version in (_OLDEST, _SAFE))
     fix = where.install("toolkit")
+    if fix and not seen.installed and engine is not None and not engine.cdi:
+        # An engine looks for NVIDIA's hook once, when it starts (moby, daemon/nvidia_linux.go).
+        fix = (*fix, *where.restart("docker"))
     if not seen.installed:
         # A CDI spec that somebody brought along is enough to run.
         reached = engine is not None and any(name.startswith("nvidia.com/gpu=") for name in engine.cdi_devices)

@@ -21,9 +21,11 @@ def judge(gpus: Sequence[Gpu], engine: EngineFacts, where: Distribution) -> tupl
             ways.append(_way(gpu, gpus, engine))
         except PrerequisiteError as error:
             commands: tuple[Command, ...] = ()
+            hint = error.hint
             if gpu.backend == "cuda":
                 commands = generate(DEFAULT_SPEC) if engine.cdi else _runtime(where)
-            return (Finding("gpu wiring", "failed", error.message, commands=commands, hint=error.hint),)
+                hint = "" if engine.cdi else "the restart stops running containers"
+            return (Finding("gpu wiring", "failed", error.message, commands=commands, hint=hint),)
     found = ", ".join(dict.fromkeys(ways))
     return (Finding("gpu wiring", "ok", "the engine can hand every GPU to a container", found=f"by {found}"),)
 
@@ -40,7 +42,7 @@ def _way(gpu: Gpu, gpus: Sequence[Gpu], engine: EngineFacts) -> str:
 
 
 def judge_hazard(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
-    """Whether running jobs lose their NVIDIA GPU when somebody runs `systemctl daemon-reload` (nvidia-docker issue 1730).
+    """Whether running jobs lose their NVIDIA GPU at a `systemctl daemon-reload` (nvidia-docker issue 1730).
 
     NVIDIA's hook opens the devices behind runc's back, and systemd as the cgroup driver resets them at a reload.
 
