@@ -170,3 +170,13 @@ def test_https_spoken_to_a_port_of_http(gitlab: GitLab) -> None:
     ((name, message),) = failed(ask(url, "/version", token=None, ca_file=None))
     assert name == "gitlab tls"
     assert "no TLS connection" in message
+
+
+def test_a_password_in_netrc_goes_to_nobody(gitlab: GitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password hunter22\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    doctor(gitlab, tmp_path, token=gitlab.add_token("create_runner"))
+    assert gitlab.requests
+    assert all("authorization" not in one.request.headers for one in gitlab.requests)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ from gpurig.provisioning.distribution import Distribution, distribution
 from gpurig.provisioning.doctor import cdi, engine, exchange, nodes, space, toolkit, user_token
 from gpurig.provisioning.doctor.port import PortSeen
 from gpurig.provisioning.doctor.runner_image import ImageSeen
+from gpurig.provisioning.doctor.user import user_name
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths
 
@@ -108,10 +107,7 @@ class ThisBox:
 
     def user(self) -> str:
         """Who runs gpurig."""
-        try:
-            return pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            return str(os.getuid())
+        return user_name()
 
     def now(self) -> datetime:
         """This machine's clock."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.finding import Finding
+from gpurig.provisioning.doctor.user import user_name
 from gpurig.provisioning.engine import DEFAULT_ADDRESS, OLDEST_VERSION, OutdatedError, connect, engine_facts, translated
 from gpurig.provisioning.engine_facts import EngineFacts
 
@@ -30,6 +29,7 @@ class EngineSeen:
     Attributes:
         facts: what it can do; None where it could not be asked.
         data_root: where it keeps images.
+        cdi_folders: where it looks for CDI specs; empty where CDI is off, or it does not say.
         problem: why it could not be asked.
         hint: what the problem's own hint says.
         version: of an engine that is too old to be asked more.
@@ -40,6 +40,7 @@ class EngineSeen:
 
     facts: EngineFacts | None = None
     data_root: Path | None = None
+    cdi_folders: tuple[Path, ...] = ()
     problem: str = ""
     hint: str = ""
     version: str = ""
@@ -66,19 +67,17 @@ def look(address: str) -> tuple[EngineSeen, docker.DockerClient | None]:
             raise
         reason = _REASONS.get(type(error.__cause__), "silent")
         return EngineSeen(
-            problem=error.message, hint=error.hint, reason=reason, installed=installed, user=_user()
+            problem=error.message, hint=error.hint, reason=reason, installed=installed, user=user_name()
         ), None
-    with translated("asking the engine where it keeps images"):
-        data_root = str(client.info().get("DockerRootDir") or "")
-    facts = engine_facts(client, address or None)
-    return EngineSeen(facts=facts, data_root=Path(data_root) if data_root else None, installed=True), client
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    with translated("asking the engine where it keeps things"):
+        info: dict[str, Any] = client.info()
+    root = str(info.get("DockerRootDir") or "")
+    return EngineSeen(
+        facts=engine_facts(client, address or None),
+        data_root=Path(root) if root else None,
+        cdi_folders=tuple(Path(str(folder)) for folder in info.get("CDISpecDirs") or []),
+        installed=True,
+    ), client
 
 
 def judge(seen: EngineSeen, where: Distribution, *, other: str = "") -> tuple[Finding, ...]:

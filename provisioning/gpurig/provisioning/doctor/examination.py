@@ -173,7 +173,8 @@ def _toolkit(at: Examination) -> tuple[Finding, ...]:
 
 def _cdi(at: Examination) -> tuple[Finding, ...]:
     cards = gpu.nvidia(at.host, cpu=at.wanted.cpu)
-    specs = at.look("cdi spec", lambda: at.box.cdi(cdi.DEFAULT_FOLDERS)) if cards else ()
+    folders = at.engine.cdi_folders if at.facts_if_seen is not None else ()
+    specs = at.look("cdi spec", lambda: at.box.cdi(folders or cdi.DEFAULT_FOLDERS)) if cards else ()
     return _with_toolkit(at, cdi.judge(specs, cards, at.facts_if_seen))
 
 

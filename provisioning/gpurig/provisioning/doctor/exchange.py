@@ -73,6 +73,8 @@ def ask(
             session.get(
                 f"{url}/api/v4{path}",
                 headers=headers,
+                # Without one, requests would take a password from ~/.netrc.
+                auth=lambda request: request,
                 verify=str(ca_file) if ca_file else True,
                 timeout=timeout_s,
                 allow_redirects=False,
