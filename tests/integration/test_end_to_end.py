@@ -42,6 +42,8 @@ def box(
                 made.pipelines["exit codes"] = made.gitlab.create_pipeline(made.project, EXIT_CODES)
                 made.gitlab.wait_for_jobs([*made.pipelines["eval"].jobs, *made.pipelines["exit codes"].jobs], 300)
             made.gpurig("status", "status", "--root", str(root), "--name", made.name, "--json")
+            words = ("--root", str(root), "--name", made.name, "--token-file", str(root / "token"))
+            made.gpurig("doctor", "doctor", *words, "--json")
             yield made
         finally:
             for container in made.containers(engine).values():
@@ -118,6 +120,16 @@ def test_status_tells_what_is_there(box: Journey, engine: docker.DockerClient) -
     told = json.loads(said.stdout)
     assert box.name in json.dumps(told)
     assert str(box.gitlab.runners[0].id) in said.stdout
+
+
+def test_doctor_finds_nothing_wrong_with_a_box_that_works(box: Journey) -> None:
+    said = box.said["doctor"]
+    found = {one["name"]: one for one in json.loads(said.stdout)["checks"]}
+    assert {name: one["message"] for name, one in found.items() if one["status"] == "failed"} == {}
+    assert said.code == 0
+    assert found["metrics port"]["message"] == "our exporter listens there"
+    assert found["gitlab"]["found"] == box.gitlab.url
+    assert found["token"]["status"] == found["runner tokens"]["status"] == found["runner image"]["status"] == "ok"
 
 
 def test_the_exporter_serves_metrics_on_loopback(box: Journey) -> None:
