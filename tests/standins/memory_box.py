@@ -83,6 +83,7 @@ class MemoryEngine:
         self.described = facts
         self.images: dict[str, str] = {}
         self.containers: dict[str, MemoryContainer] = {}
+        self.archives: dict[Path, tuple[str, ...]] = {}
         self.running_jobs: tuple[RunningJob, ...] = ()
         self.runs: list[ContainerSpec] = []
         self.run_result = RunResult(0, '{"ok": true}')
@@ -98,6 +99,17 @@ class MemoryEngine:
 
     def pull(self, name: str) -> str:
         return self.images.setdefault(name, f"sha256:{name}")
+
+    def load(self, archive: Path) -> tuple[str, ...]:
+        names = self.archives[archive]
+        for name in names:
+            self.pull(name)
+        return names
+
+    def remove_image(self, name: str) -> bool:
+        if any(one.spec.image == name for one in self.containers.values()):
+            return False
+        return self.images.pop(name, None) is not None
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         return tuple(
@@ -380,9 +392,19 @@ class MemoryBox:
         """Settings as a user would give them."""
         return make_settings({"url": URL, "runner_type": "project", "target": "42", "metrics_listen": "off", **given})
 
-    def run(self, faults: Faults | None = None, **given: Any) -> UpRun:
-        """A run of `up` on this box; its lines are in `said`."""
-        return UpRun(self.world(faults), self.settings(**given), self.paths, say=lambda *_: None, drain_s=5)
+    def run(
+        self, faults: Faults | None = None, *, archives: tuple[Path, ...] = (), prune: bool = False, **given: Any
+    ) -> UpRun:
+        """A run of `up` on this box."""
+        return UpRun(
+            self.world(faults),
+            self.settings(**given),
+            self.paths,
+            say=lambda *_: None,
+            drain_s=5,
+            archives=archives,
+            prune=prune,
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that lasts, with what differs from run to run (numbers, tokens) replaced by names."""

@@ -54,6 +54,8 @@ def _runner(plan: Plan, entry: Entry, registration: Registration | None) -> dict
     # (gitlab-org/gitlab-runner issue 27668), and a pipeline could not tell "the gate failed" (3) from "the runner
     # failed" (4, 5). From 19.4 on this is the runner's own default, and the flag says nothing.
     runner["feature_flags"] = {"FF_USE_NEW_BASH_EVAL_STRATEGY": True}
+    if plan.environment:
+        runner["environment"] = [f"{name}={value}" for name, value in plan.environment]
     if plan.custom_ca:
         runner["tls-ca-file"] = RUNNER_CA_FILE
     return runner | {"docker": _docker(plan, entry)}

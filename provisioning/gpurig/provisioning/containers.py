@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpurig.common.errors import PrerequisiteError
+from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.files import read_problem
 from gpurig.provisioning.container_spec import LABEL_INSTANCE, LABEL_ROLE, LABEL_SPEC, ContainerSpec
 from gpurig.provisioning.engine import connect, engine_facts, translated
 from gpurig.provisioning.engine_facts import EngineFacts
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # gitlab-runner's own labels on job containers (executors/docker/internal/labels/labels.go).
 _JOB_LABEL = "com.gitlab.gitlab-runner"
+_CONFLICT = 409
 _OWN_ROLES = ("runner", "exporter", "selfcheck")
 
 
@@ -78,6 +81,12 @@ class Engine(Protocol):
 
     def pull(self, name: str) -> str:
         """Get an image from its registry; its id."""
+
+    def load(self, archive: Path) -> tuple[str, ...]:
+        """Take the images of a file that `docker save` wrote; their names. InputError where it is none."""
+
+    def remove_image(self, name: str) -> bool:
+        """Forget an image's name, and the image where it has no other; False where it is not there or in use."""
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         """The containers of an instance, but for those of jobs."""
@@ -152,6 +161,39 @@ class DockerEngine:
             last = name.rsplit("/", 1)[-1]
             image = self.client.images.pull(name, tag=None if ":" in last or "@" in last else "latest")
             return str(image.id)
+
+    def load(self, archive: Path) -> tuple[str, ...]:
+        """Take the images of a file that `docker save` wrote; their names. InputError where it is none."""
+        import docker.errors  # noqa: PLC0415
+
+        try:
+            stream = archive.open("rb")
+        except OSError as error:
+            raise read_problem(archive, error) from error
+        with stream, translated(f"loading {archive}"):
+            try:
+                loaded = self.client.images.load(stream)
+            except (docker.errors.ImageLoadError, docker.errors.APIError) as error:
+                raise InputError(
+                    f"the engine cannot load {archive}: it is no archive of images",
+                    hint=f"docker save IMAGE... -o {archive.name} makes one",
+                ) from error
+        return tuple(str(tag) for image in loaded for tag in image.tags)
+
+    def remove_image(self, name: str) -> bool:
+        """Forget an image's name, and the image where it has no other; False where it is not there or in use."""
+        import docker.errors  # noqa: PLC0415
+
+        with translated(f"removing the image {name}"):
+            try:
+                self.client.images.remove(name)
+            except docker.errors.ImageNotFound:
+                return False
+            except docker.errors.APIError as error:
+                if error.status_code == _CONFLICT:
+                    return False
+                raise
+        return True
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         """The containers of an instance, but for those of jobs."""

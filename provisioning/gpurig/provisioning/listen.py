@@ -22,3 +22,8 @@ def split_listen(value: str) -> tuple[str, int]:
     except ValueError as error:
         raise ValueError("the address before the port must be an IP address, for example 127.0.0.1") from error
     return bare, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches `address`, an IP address."""
+    return ipaddress.ip_address(address).is_loopback

@@ -40,6 +40,15 @@ class Paths:
         return self.config_dir / "certs" / "gitlab-ca.crt"
 
     @property
+    def metrics_web(self) -> Path:
+        """The exporter's web configuration and its keys.
+
+        The exporter's container sees this folder and reads it as a user of its own; on the host nobody but the owner
+        gets past the folder around it.
+        """
+        return self.config_dir / "metrics" / "web"
+
+    @property
     def system_id(self) -> Path:
         """What gitlab-runner writes when it has loaded its configuration."""
         return self.config_dir / ".runner_system_id"

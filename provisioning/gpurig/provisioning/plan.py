@@ -13,7 +13,7 @@ from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, RunnerSpec, maintenance_note
-from gpurig.provisioning.settings import Settings
+from gpurig.provisioning.settings import RUNNER_IMAGE, Settings
 from gpurig.provisioning.tags import tags_for
 from gpurig.provisioning.wiring import Wiring, join, wire
 
@@ -83,6 +83,7 @@ class Plan:
 
     Attributes:
         entries: in the GPUs' PCI order.
+        environment: variables of the runner's process and of jobs.
         containers: in the order in which they are started.
     """
 
@@ -95,6 +96,7 @@ class Plan:
     job_images: tuple[str, ...]
     allowed_images: tuple[str, ...]
     custom_ca: bool
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def concurrent(self) -> int:
@@ -119,13 +121,19 @@ def plan_box(
         entries=entries,
         containers=_containers(entries, engine, settings, paths, images),
         paths=paths,
-        runner_image=settings.runner_image,
+        runner_image=_runner_image(settings),
         helper_image=settings.helper_image,
         exporter_image=images.exporter if settings.metrics_listen != "off" else "",
         job_images=tuple(dict.fromkeys(entry.image for entry in entries)),
         allowed_images=settings.allowed_images,
         custom_ca=settings.tls_ca_file is not None,
+        environment=settings.proxies(),
     )
+
+
+def _runner_image(settings: Settings) -> str:
+    default = settings.runner_image == RUNNER_IMAGE
+    return settings.from_mirror(RUNNER_IMAGE) if default else settings.runner_image
 
 
 def _in_order(host: HostFacts) -> tuple[Gpu, ...]:
@@ -197,7 +205,8 @@ def _containers(
         name=f"{settings.name}-runner",
         role="runner",
         instance=settings.name,
-        image=settings.runner_image,
+        image=_runner_image(settings),
+        environment=settings.proxies(),
         mounts=(
             Mount(str(paths.config_dir), RUNNER_CONFIG_DIR),
             Mount(engine.socket, "/var/run/docker.sock"),

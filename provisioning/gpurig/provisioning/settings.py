@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.common.gitlab_api import checked_url
@@ -17,6 +18,7 @@ from gpurig.provisioning.listen import METRICS_LISTEN, split_listen
 RUNNER_IMAGE = "gitlab/gitlab-runner:alpine-v19.4.0"
 
 RunnerType = Literal["project", "group", "instance"]
+PullPolicy = Literal["always", "if-not-present", "never"]
 
 
 def _name(value: str) -> str:
@@ -57,6 +59,39 @@ def _url(value: str) -> str:
         raise ValueError(f"{error.message} ({error.hint})") from error
 
 
+def _proxy(value: str) -> str:
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        host, secret = parts.hostname, bool(parts.username or parts.password)
+    except ValueError as error:
+        raise ValueError("not a URL") from error
+    if parts.scheme not in {"http", "https", "socks5"} or not host or not value.isprintable():
+        raise ValueError("a proxy is http://host:port, https:// or socks5://")
+    if secret:
+        # `docker inspect` shows a container's environment.
+        raise ValueError("it carries a user name or password, which every job could read: use a proxy that needs none")
+    return value
+
+
+def _mirror(value: str) -> str:
+    if not re.fullmatch(r"([\w.-]+(:\d+)?(/[\w./-]+)?)?", value, re.ASCII):
+        raise ValueError("a registry's host, port and path without https://, for example mirror.example:5000/hub")
+    return value.rstrip("/")
+
+
+def _no_file(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _no_limit(value: Any) -> Any:
+    return None if value == 0 and not isinstance(value, bool) else value
+
+
+OptionalFile = Annotated[Path | None, BeforeValidator(_no_file)]
+
+
 class Settings(BaseModel):
     """What a user decides; everything else is found out.
 
@@ -75,6 +110,7 @@ class Settings(BaseModel):
         cpu: make a CPU runner, whatever GPUs are there.
         extra_tags: tags besides those that the hardware gives.
         allowed_images: patterns of images that jobs may ask for; any where empty.
+        allowed_pull_policies: what jobs may ask for; "never" alone keeps jobs to the images that are on the box.
         run_untagged: take jobs without tags.
         description: what the runners are called in GitLab, before their hardware; "NAME on HOSTNAME" where "".
         maintenance_note: for GitLab's runner page, before the box's facts.
@@ -82,9 +118,13 @@ class Settings(BaseModel):
         locked: a project runner serves no other project.
         protected: take jobs of protected branches and tags only.
         paused: take no job until it is resumed.
+        http_proxy, https_proxy, no_proxy: of the runner's process, of jobs and of image builds.
+        registry_mirror: the registry that the default images come from; Docker Hub where "".
         tls_ca_file: the certificate authority that signed GitLab's certificate; the system's where None.
         docker_host: the engine's socket; the default one where "".
         metrics_listen: where the exporter listens, or "off".
+        metrics_web_config: TLS and users for the metrics (docs/metrics.md); plain HTTP where None.
+        metrics_insecure: other machines may read the metrics without.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,28 +137,55 @@ class Settings(BaseModel):
     helper_image: str = ""
     base_image: str = ""
     pip_index_url: str = ""
-    build_ca_bundle: Path | None = None
+    build_ca_bundle: OptionalFile = None
     layout: Literal["gpu", "box"] = "gpu"
     concurrent: int = Field(default=1, ge=1, le=64)
     cpu: bool = False
     extra_tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = ()
     allowed_images: tuple[str, ...] = ()
+    allowed_pull_policies: Annotated[tuple[PullPolicy, ...], Field(min_length=1)] = ("if-not-present", "always")
     run_untagged: bool = False
     description: Annotated[str, AfterValidator(_line)] = Field(default="", max_length=500)
     maintenance_note: Annotated[str, AfterValidator(_text)] = Field(default="", max_length=700)
-    maximum_timeout: int | None = Field(default=None, ge=600)
+    maximum_timeout: Annotated[Annotated[int, Field(ge=600)] | None, BeforeValidator(_no_limit)] = None
     locked: bool = True
     protected: bool = False
     paused: bool = False
-    tls_ca_file: Path | None = None
+    http_proxy: Annotated[str, AfterValidator(_proxy)] = ""
+    https_proxy: Annotated[str, AfterValidator(_proxy)] = ""
+    no_proxy: Annotated[str, AfterValidator(_line)] = ""
+    registry_mirror: Annotated[str, AfterValidator(_mirror)] = ""
+    tls_ca_file: OptionalFile = None
     docker_host: str = ""
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN
+    metrics_web_config: Path | None = None
+    metrics_insecure: bool = False
+
+    def remembered(self) -> dict[str, Any]:
+        """What the next `up` starts from; a default that is not written down may be another one in the next version."""
+        return {"runner_type": self.runner_type, **self.model_dump(mode="json", exclude_defaults=True)}
+
+    def proxies(self) -> tuple[tuple[str, str], ...]:
+        """The environment variables that programs read, in both spellings; none where no proxy is set."""
+        if not (self.http_proxy or self.https_proxy):
+            return ()
+        names = ("http_proxy", "https_proxy", "no_proxy")
+        both = [(spelt, getattr(self, name)) for name in names for spelt in (name.upper(), name)]
+        return tuple((name, value) for name, value in both if value)
+
+    def from_mirror(self, image: str) -> str:
+        """A default image's name where it is to come from the mirror."""
+        if not self.registry_mirror:
+            return image
+        # Docker Hub keeps what has no owner under "library".
+        return f"{self.registry_mirror}/{image if '/' in image else f'library/{image}'}"
 
 
 # The options that are not called as their field.
 _OPTIONS = {
     "extra_tags": "--tag",
     "allowed_images": "--allow-image",
+    "allowed_pull_policies": "--allow-pull-policy",
     "target": "--project or --group",
     "runner_type": "--project, --group or --instance",
 }
@@ -159,9 +226,7 @@ def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "settings"
-        reason = first["msg"].removeprefix("Value error, ")
+        field, reason = reason_of(error)
         option = _OPTIONS.get(field, f"--{field.replace('_', '-')}")
         raise InputError(f"{option}: {reason}", hint="gpurig up --help lists the options") from error
     if (settings.runner_type == "instance") != (not settings.target.strip()):
@@ -169,6 +234,13 @@ def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None
             "a project or group runner needs its project or group", hint="--project 42 or --group tools/llm"
         )
     return settings
+
+
+def reason_of(error: ValidationError) -> tuple[str, str]:
+    """The first field that is wrong, and why; never its value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else "settings"
+    return field, first["msg"].removeprefix("Value error, ")
 
 
 # Prefixes of GitLab's tokens that cannot create a runner, and what each is.

@@ -46,6 +46,8 @@ class UpRun:
         on_line: Callable[[str], None] = lambda _: None,
         drain_s: int = 3600,
         online_s: float = 30.0,
+        archives: tuple[Path, ...] = (),
+        prune: bool = False,
     ) -> None:
         """Prepare a run.
 
@@ -57,6 +59,8 @@ class UpRun:
             on_line: gets every line of an image build.
             drain_s: seconds that running jobs may take to end where the runner must be restarted.
             online_s: seconds to wait for GitLab to hear from the runner.
+            archives: files with images, for an engine that reaches no registry.
+            prune: remove the images that this instance had built and needs no more.
         """
         self.world = world
         self.settings = settings
@@ -65,6 +69,8 @@ class UpRun:
         self.on_line = on_line
         self.drain_s = drain_s
         self.online_s = online_s
+        self.archives = archives
+        self.prune = prune
         self.undo = UndoLog()
         self.changes: list[str] = []
         self.notes: list[str] = []
@@ -137,8 +143,15 @@ def prepare(
     say: Callable[[str, str], None],
     on_line: Callable[[str], None],
     drain_s: int,
+    base: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    archives: tuple[Path, ...] = (),
+    prune: bool = False,
 ) -> UpRun:
-    """A run with what the user gave now, and what the last `up` remembered.
+    """A run with what the user gave now.
+
+    Where that is silent, the settings file counts (`base`), or, where there is none, what the last `up` remembered; the
+    environment counts before the remembered settings and after the file.
 
     Raises:
         InputError: a value is missing or wrong, or the state is damaged.
@@ -147,4 +160,6 @@ def prepare(
     check_name(name)
     paths = Paths(root=root, name=name)
     remembered = load_state(world.disk, paths).settings
-    return UpRun(world, make_settings(given, remembered), paths, say=say, on_line=on_line, drain_s=drain_s)
+    before = {**remembered, **(environment or {})} if base is None else {**(environment or {}), **base}
+    settings = make_settings(given, before)
+    return UpRun(world, settings, paths, say=say, on_line=on_line, drain_s=drain_s, archives=archives, prune=prune)

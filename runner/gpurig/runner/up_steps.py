@@ -64,7 +64,7 @@ def plan(run: UpRun) -> str:
 
 def image(run: UpRun) -> str:
     """The images: ours built, the runner's and the helper's pulled, where the engine lacks them."""
-    done = []
+    done = _load_archives(run)
     for name in filter(None, (run.plan.runner_image, run.plan.helper_image)):
         image_id = run.engine.image_id(name)
         if image_id is None:
@@ -84,6 +84,14 @@ def image(run: UpRun) -> str:
         return "unchanged"
     run.changes.append("image")
     return ", ".join(done)
+
+
+def _load_archives(run: UpRun) -> list[str]:
+    plan = run.plan
+    names = filter(None, (plan.runner_image, plan.helper_image, *plan.job_images, plan.exporter_image))
+    if not run.archives or all(run.engine.image_id(name) is not None for name in names):
+        return []
+    return [f"loaded {', '.join(run.engine.load(archive)) or archive.name}" for archive in run.archives]
 
 
 def configure(run: UpRun) -> str:
@@ -121,14 +129,13 @@ def verify(run: UpRun) -> str:
     wanted = {entry.key for entry in run.plan.entries}
     proven = {key: value for key, value in proven.items() if key in wanted}
     heard = _wait_online(run)
-    settings = run.settings.model_dump(mode="json")
-    if proven != run.state.verified or settings != run.state.settings:
-        before = run.state
-        run.undo.push(
-            "restoring what was proven",
-            lambda: run.save(run.state.model_copy(update={"verified": before.verified, "settings": before.settings})),
-        )
-        run.save(run.state.model_copy(update={"verified": proven, "settings": settings}))
+    settings = run.settings.remembered()
+    images = tuple(sorted({*run.state.images, *filter(None, (*run.plan.job_images, run.plan.exporter_image))}))
+    now = {"verified": proven, "settings": settings, "images": images}
+    before = {name: getattr(run.state, name) for name in now}
+    if now != before:
+        run.undo.push("restoring what was proven", lambda: run.save(run.state.model_copy(update=before)))
+        run.save(run.state.model_copy(update=now))
     if not checked:
         return f"unchanged; {heard}"
     run.changes.append("verify")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,31 +93,26 @@ def _box(paths: Paths) -> Box:
 def _images(settings: Settings, backends: Sequence[Backend], engine: Engine) -> Images:
     if not isinstance(engine, DockerEngine):
         raise TypeError("images are built by a Docker Engine")
-    return BuiltImages(settings, backends, engine, environment=os.environ)
+    return BuiltImages(settings, backends, engine)
 
 
 class BuiltImages:
     """The images that gpurig.images plans and builds."""
 
-    def __init__(
-        self, settings: Settings, backends: Sequence[Backend], engine: DockerEngine, *, environment: Mapping[str, str]
-    ) -> None:
-        """Plan the images; `environment` is read for the usual proxy variables, which builds get as arguments."""
+    def __init__(self, settings: Settings, backends: Sequence[Backend], engine: DockerEngine) -> None:
+        """Plan the images."""
         from gpurig.images.job_image import DEFAULT_BASE_IMAGE, plan_job_image  # noqa: PLC0415
         from gpurig.images.plan import ImagePlan, Transport  # noqa: PLC0415
         from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415
 
-        def proxy(name: str) -> str:
-            return environment.get(name.upper()) or environment.get(name) or ""
-
         transport = Transport(
             pip_index_url=settings.pip_index_url,
-            http_proxy=proxy("http_proxy"),
-            https_proxy=proxy("https_proxy"),
-            no_proxy=proxy("no_proxy"),
+            http_proxy=settings.http_proxy,
+            https_proxy=settings.https_proxy,
+            no_proxy=settings.no_proxy,
             ca_bundle=settings.build_ca_bundle,
         )
-        base = settings.base_image or DEFAULT_BASE_IMAGE
+        base = settings.base_image or settings.from_mirror(DEFAULT_BASE_IMAGE)
         self._engine = engine
         self._job = {one: plan_job_image(one, base_image=base, transport=transport) for one in backends}
         self._exporter: ImagePlan | None = None
