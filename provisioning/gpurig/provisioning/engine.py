@@ -63,7 +63,7 @@ def connect(address: str | None = None) -> docker.DockerClient:
     _check_socket(Path(where.removeprefix("unix://")))
     with translated("asking the engine for its version"):
         client = docker.DockerClient(base_url=where, timeout=_TIMEOUT_S, version="auto")
-        described: dict[str, Any] = client.version()
+        described = answer_of(client.version())
     check_version(described)
     return client
 
@@ -98,7 +98,7 @@ def check_version(described: dict[str, Any]) -> None:
     Raises:
         PrerequisiteError: it is not Docker, or too old.
     """
-    components = [str(part.get("Name", "")) for part in described.get("Components") or [] if isinstance(part, dict)]
+    components = [str(part.get("Name", "")) for part in list_of(described.get("Components")) if isinstance(part, dict)]
     if any("podman" in name.lower() for name in components):
         raise PrerequisiteError(
             "the engine is Podman, and gitlab-runner does not see GPUs through it (gitlab-runner issue 39095)",
@@ -117,21 +117,39 @@ def engine_facts(client: docker.DockerClient, address: str | None = None) -> Eng
         PrerequisiteError: it does not answer.
     """
     with translated("asking the engine what it can do"):
-        described: dict[str, Any] = client.version()
-        info: dict[str, Any] = client.info()
+        described, info = answer_of(client.version()), answer_of(client.info())
     # Engines from 25 on list the folders when CDI is on, and older ones do not know the key.
-    folders = [Path(str(folder)) for folder in info.get("CDISpecDirs") or []]
+    folders = [Path(str(folder)) for folder in list_of(info.get("CDISpecDirs"))]
     return EngineFacts(
         address=address or DEFAULT_ADDRESS,
         version=str(described.get("Version", "")),
         api_version=str(described.get("ApiVersion", "")),
         cdi=bool(folders),
         cdi_devices=cdi_devices(folders),
-        nvidia_runtime="nvidia" in (info.get("Runtimes") or {})
+        nvidia_runtime="nvidia" in answer_of(info.get("Runtimes") or {})
         or shutil.which("nvidia-container-runtime-hook") is not None,
         cgroup_driver=str(info.get("CgroupDriver", "")),
-        security_options=tuple(str(option) for option in info.get("SecurityOptions") or []),
+        security_options=tuple(str(option) for option in list_of(info.get("SecurityOptions"))),
     )
+
+
+def answer_of(document: object) -> dict[str, Any]:
+    """A JSON object that the engine answered.
+
+    Raises:
+        PrerequisiteError: it is something else, so that this is no Docker Engine.
+    """
+    if not isinstance(document, dict):
+        raise PrerequisiteError(
+            "what listens on the engine's socket does not answer as a Docker Engine does",
+            hint="check that it runs: docker version; or name another socket with --docker-host",
+        )
+    return document
+
+
+def list_of(value: object) -> list[Any]:
+    """A list in the engine's answer; an empty one where there is none."""
+    return value if isinstance(value, list) else []
 
 
 def cdi_devices(folders: list[Path]) -> tuple[str, ...]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.finding import Finding
 from gpurig.provisioning.doctor.user import user_name
-from gpurig.provisioning.engine import DEFAULT_ADDRESS, OLDEST_VERSION, OutdatedError, connect, engine_facts, translated
+from gpurig.provisioning.engine import (
+    DEFAULT_ADDRESS,
+    OLDEST_VERSION,
+    OutdatedError,
+    answer_of,
+    connect,
+    engine_facts,
+    list_of,
+    translated,
+)
 from gpurig.provisioning.engine_facts import EngineFacts
 
 if TYPE_CHECKING:
@@ -70,12 +79,12 @@ def look(address: str) -> tuple[EngineSeen, docker.DockerClient | None]:
             problem=error.message, hint=error.hint, reason=reason, installed=installed, user=user_name()
         ), None
     with translated("asking the engine where it keeps things"):
-        info: dict[str, Any] = client.info()
+        info = answer_of(client.info())
     root = str(info.get("DockerRootDir") or "")
     return EngineSeen(
         facts=engine_facts(client, address or None),
         data_root=Path(root) if root else None,
-        cdi_folders=tuple(Path(str(folder)) for folder in info.get("CDISpecDirs") or []),
+        cdi_folders=tuple(Path(str(folder)) for folder in list_of(info.get("CDISpecDirs"))),
         installed=True,
     ), client
 
