@@ -85,6 +85,7 @@ SCENARIOS = {
     "a card removed": Scenario(lambda box: _with_cards(_up(box), two_gpus().gpus[0])),
     "a card swapped": Scenario(lambda box: _with_cards(_up(box), two_gpus().gpus[0], card(2, uuid="GPU-new"))),
     "a card removed, and new images": Scenario(lambda box: _new_version(_with_cards(_up(box), two_gpus().gpus[0]))),
+    "an upgrade": Scenario(lambda box: _new_version(_up(box)), {"prune": True}),
     "another runner image": Scenario(
         _up, {"runner_image": "gitlab/gitlab-runner:next", "metrics_listen": "127.0.0.1:1"}
     ),

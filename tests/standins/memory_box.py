@@ -54,6 +54,9 @@ class MemoryDisk:
     def missing(self, path: Path) -> tuple[Path, ...]:
         return tuple(one for one in (path, *path.parents) if one not in self.folders and one not in self.files)
 
+    def names(self, path: Path) -> tuple[str, ...]:
+        return tuple(sorted({one.name for one in (*self.files, *self.folders) if one.parent == path and one != path}))
+
     def make_directory(self, path: Path, *, mode: int) -> None:
         self.folders.update((path, *path.parents))
 
@@ -360,10 +363,12 @@ class MemoryBox:
     def _started(self, spec: ContainerSpec) -> None:
         """gitlab-runner writes its system id when it has read its configuration."""
         if spec.role == "runner":
-            self.disk.write(self.paths.system_id, "r_1", mode=0o600)
+            paths = Paths(root=ROOT, name=spec.instance)
+            self.disk.write(paths.system_id, "r_1", mode=0o600)
 
     def _online(self, runner_id: int) -> bool:
-        config = self.disk.read(self.paths.config) or ""
+        names = self.disk.names(self.paths.config_dir.parent)
+        config = "".join(self.disk.read(Paths(root=ROOT, name=name).config) or "" for name in names)
         up = any(one.spec.role == "runner" and one.status == "running" for one in self.engine.containers.values())
         return up and f"id = {runner_id}\n" in config
 
@@ -393,13 +398,19 @@ class MemoryBox:
         return make_settings({"url": URL, "runner_type": "project", "target": "42", "metrics_listen": "off", **given})
 
     def run(
-        self, faults: Faults | None = None, *, archives: tuple[Path, ...] = (), prune: bool = False, **given: Any
+        self,
+        faults: Faults | None = None,
+        *,
+        archives: tuple[Path, ...] = (),
+        prune: bool = False,
+        name: str = "gpurig",
+        **given: Any,
     ) -> UpRun:
         """A run of `up` on this box."""
         return UpRun(
             self.world(faults),
-            self.settings(**given),
-            self.paths,
+            self.settings(name=name, **given),
+            Paths(root=ROOT, name=name),
             say=lambda *_: None,
             drain_s=5,
             archives=archives,

@@ -30,6 +30,9 @@ class Disk(Protocol):
     def missing(self, path: Path) -> tuple[Path, ...]:
         """Which of a folder and its parents are not there, the innermost first."""
 
+    def names(self, path: Path) -> tuple[str, ...]:
+        """What a folder holds, in order; nothing where there is none."""
+
     def make_directory(self, path: Path, *, mode: int) -> None:
         """Make a folder and its parents."""
 
@@ -74,6 +77,15 @@ class LocalDisk:
             return tuple(folder for folder in (path, *path.parents) if not folder.exists())
         except OSError as error:
             raise write_problem(path, error) from error
+
+    def names(self, path: Path) -> tuple[str, ...]:
+        """What a folder holds, in order; nothing where there is none."""
+        try:
+            return tuple(sorted(one.name for one in path.iterdir()))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        except OSError as error:
+            raise read_problem(path, error) from error
 
     def make_directory(self, path: Path, *, mode: int) -> None:
         """Make a folder and its parents."""

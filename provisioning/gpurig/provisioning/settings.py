@@ -158,7 +158,7 @@ class Settings(BaseModel):
     tls_ca_file: OptionalFile = None
     docker_host: str = ""
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN
-    metrics_web_config: Path | None = None
+    metrics_web_config: OptionalFile = None
     metrics_insecure: bool = False
 
     def remembered(self) -> dict[str, Any]:
@@ -189,6 +189,14 @@ _OPTIONS = {
     "target": "--project or --group",
     "runner_type": "--project, --group or --instance",
 }
+
+
+def is_name(name: str) -> bool:
+    """Whether an instance could be called so."""
+    try:
+        return bool(_name(name))
+    except ValueError:
+        return False
 
 
 def check_name(name: str) -> None:

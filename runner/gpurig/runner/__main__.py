@@ -16,6 +16,9 @@ COMMANDS = {
     "detect": LazyCommand(f"{_HERE}.detect:detect", "Show the GPUs, the backend, the memory and the tags."),
     "status": LazyCommand(f"{_HERE}.status:status", "Show the runner, its containers and the running jobs."),
     "down": LazyCommand(f"{_HERE}.down:down", "Stop; --unregister also removes the runner from GitLab."),
+    "upgrade": LazyCommand(
+        f"{_HERE}.upgrade:upgrade", "Bring runner, exporter and job images to this version of gpurig."
+    ),
     "metrics": LazyCommand(f"{_HERE}.metrics:metrics", "Serve GPU metrics to Prometheus."),
     "demo": LazyCommand(f"{_HERE}.demo:demo", "Run a real eval on the bundled models, with a report."),
 }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from gpurig.common.errors import ApplianceError, PrerequisiteError, RemoteError
 from gpurig.provisioning.containers import FoundContainer, RunningJob
 from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.instances import Instance, instances, shared_gpus
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.settings import check_name
-from gpurig.provisioning.state import Registration, load_state
+from gpurig.provisioning.state import Registration, State, load_state
+from gpurig.runner.renewing import due
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
 
@@ -22,6 +25,8 @@ class RunnerSeen:
 
     Attributes:
         in_gitlab: "yes", "no", or why it is not known.
+        gpus: those it owns, by uuid.
+        expires_at: of its token; None where it never does.
     """
 
     id: int
@@ -30,6 +35,15 @@ class RunnerSeen:
     tags: tuple[str, ...]
     url: str
     in_gitlab: str
+    gpus: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+    def token(self, now: datetime) -> str:
+        """How long its token lasts, in a few words."""
+        if self.expires_at is None:
+            return "for ever"
+        left = self.expires_at - now
+        return "expired" if left <= timedelta(0) else f"{left.days} days" if left.days else "hours"
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,7 @@ class Overview:
     """Everything `status` shows.
 
     Attributes:
+        notes: what somebody should see to before it becomes a fault.
         engine_problem: why the engine could not be asked; None where it could.
         gitlab_problem: likewise for GitLab.
     """
@@ -45,6 +60,8 @@ class Overview:
     containers: tuple[FoundContainer, ...]
     jobs: tuple[RunningJob, ...]
     host: HostFacts
+    now: datetime
+    notes: tuple[str, ...] = ()
     engine_problem: ApplianceError | None = None
     gitlab_problem: ApplianceError | None = None
 
@@ -86,6 +103,8 @@ def look_around(world: World, *, name: str, root: Path, docker_host: str | None)
         containers=tuple(sorted(containers, key=lambda one: one.name)),
         jobs=jobs,
         host=world.detect(),
+        now=world.now(),
+        notes=_notes(state, instances(world.disk, root), name, world.now()),
         engine_problem=engine_problem,
         gitlab_problem=gitlab_problem,
     )
@@ -93,8 +112,29 @@ def look_around(world: World, *, name: str, root: Path, docker_host: str | None)
 
 def _seen(one: Registration, in_gitlab: str) -> RunnerSeen:
     return RunnerSeen(
-        id=one.id, key=one.key, description=one.description, tags=one.tags, url=one.url, in_gitlab=in_gitlab
+        id=one.id,
+        key=one.key,
+        description=one.description,
+        tags=one.tags,
+        url=one.url,
+        in_gitlab=in_gitlab,
+        gpus=one.gpus,
+        expires_at=one.expires_at,
     )
+
+
+def _notes(state: State, everybody: tuple[Instance, ...], name: str, now: datetime) -> tuple[str, ...]:
+    late = [
+        f"the token of runner #{one.id} runs out on {one.expires_at:%Y-%m-%d} and was not renewed: gpurig up does it"
+        for one in state.registrations
+        if one.expires_at is not None and due(one, now)
+    ]
+    gpus = [gpu for one in state.registrations for gpu in one.gpus]
+    shared = [
+        f"the GPU {gpu} also serves {', '.join(names)}: jobs of both can meet in its memory"
+        for gpu, names in shared_gpus(gpus, name, everybody).items()
+    ]
+    return tuple(late + shared)
 
 
 def judge(seen: Overview) -> None:
@@ -134,6 +174,8 @@ def overview_document(seen: Overview) -> dict[str, Any]:
                 "tags": list(one.tags),
                 "url": one.url,
                 "in_gitlab": {"yes": True, "no": False}.get(one.in_gitlab),
+                "gpus": list(one.gpus),
+                "token_expires_at": one.expires_at.isoformat() if one.expires_at else None,
             }
             for one in seen.runners
         ],
@@ -143,5 +185,6 @@ def overview_document(seen: Overview) -> dict[str, Any]:
             for one in seen.jobs
         ],
         "gpus": [{"uuid": gpu.uuid, "name": gpu.name, "backend": gpu.backend} for gpu in seen.host.gpus],
+        "notes": list(seen.notes),
         "problems": [one.message for one in (seen.engine_problem, seen.gitlab_problem) if one is not None],
     }

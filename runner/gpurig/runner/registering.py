@@ -14,10 +14,12 @@ import functools
 from typing import Literal
 
 from gpurig.common.errors import RemoteError
+from gpurig.provisioning.instances import instances
 from gpurig.provisioning.plan import Entry
 from gpurig.provisioning.runner_spec import spec_from
 from gpurig.provisioning.runners import RefusedError
 from gpurig.provisioning.state import Intent, Registration, State
+from gpurig.runner.pruning import prune
 from gpurig.runner.renewing import forget
 from gpurig.runner.up_run import UpRun
 
@@ -223,6 +225,8 @@ def tidy(run: UpRun) -> str:
     run.undo.forget()
     removed = _remove_old_containers(run)
     removed += _delete_retired(run)
+    if run.prune:
+        removed += prune(run, instances(run.world.disk, run.paths.root))
     if run.state.intents:
         # The user was told; telling it at every run would help nobody.
         run.save(run.state.model_copy(update={"intents": ()}))

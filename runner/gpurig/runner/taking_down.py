@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpurig.provisioning.containers import Engine
+from gpurig.provisioning.instances import instances
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.settings import check_name
 from gpurig.provisioning.state import State, load_state, save_state
+from gpurig.runner.pruning import remove_images
 from gpurig.runner.renewing import forget
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
@@ -18,9 +20,19 @@ Say = Callable[[str, str], None]
 
 
 def take_down(
-    world: World, *, name: str, root: Path, docker_host: str | None, unregister: bool, drain_s: int, say: Say
+    world: World,
+    *,
+    name: str,
+    root: Path,
+    docker_host: str | None,
+    unregister: bool,
+    drain_s: int,
+    say: Say,
+    images: bool = False,
 ) -> None:
     """Stop and remove the containers; with `unregister` also the runners in GitLab, and the files.
+
+    With `images`, too, those that this instance had built go, but for what another instance of the box uses.
 
     Every part is done when it is found done: running it again goes on where it stopped.
 
@@ -42,6 +54,9 @@ def take_down(
         tokens = [one.token for one in (*state.registrations, *state.retired)]
         _unregister(world, paths, state, say)
         volumes = engine.remove_volumes(tokens) if tokens else 0
+        if images:
+            removed = remove_images(engine, state.images, name, instances(world.disk, paths.root))
+            say("images", f"removed {', '.join(removed)}" if removed else "none was to be removed")
         _remove_files(world, paths, volumes, say)
 
 
@@ -86,7 +101,7 @@ def _remove_files(world: World, paths: Paths, volumes: int, say: Say) -> None:
     disk = world.disk
     there = disk.read(paths.state) is not None or disk.read(paths.config) is not None
     # The state last: until then another `down` knows what to do.
-    for path in (paths.ca_file.parent, paths.config, paths.system_id, paths.state):
+    for path in (paths.ca_file.parent, paths.metrics_web.parent, paths.config, paths.system_id, paths.state):
         disk.remove(path)
     for folder in (paths.config_dir, paths.models, paths.data_dir):
         disk.remove_empty(folder)

@@ -48,6 +48,7 @@ class UpRun:
         online_s: float = 30.0,
         archives: tuple[Path, ...] = (),
         prune: bool = False,
+        pull: bool = False,
     ) -> None:
         """Prepare a run.
 
@@ -60,6 +61,7 @@ class UpRun:
             drain_s: seconds that running jobs may take to end where the runner must be restarted.
             online_s: seconds to wait for GitLab to hear from the runner.
             archives: files with images, for an engine that reaches no registry.
+            pull: pull gitlab-runner's images also where they are there.
             prune: remove the images that this instance had built and needs no more.
         """
         self.world = world
@@ -71,6 +73,7 @@ class UpRun:
         self.online_s = online_s
         self.archives = archives
         self.prune = prune
+        self.pull = pull
         self.undo = UndoLog()
         self.changes: list[str] = []
         self.notes: list[str] = []
@@ -147,6 +150,7 @@ def prepare(
     environment: Mapping[str, Any] | None = None,
     archives: tuple[Path, ...] = (),
     prune: bool = False,
+    pull: bool = False,
 ) -> UpRun:
     """A run with what the user gave now.
 
@@ -162,4 +166,6 @@ def prepare(
     remembered = load_state(world.disk, paths).settings
     before = {**remembered, **(environment or {})} if base is None else {**(environment or {}), **base}
     settings = make_settings(given, before)
-    return UpRun(world, settings, paths, say=say, on_line=on_line, drain_s=drain_s, archives=archives, prune=prune)
+    return UpRun(
+        world, settings, paths, say=say, on_line=on_line, drain_s=drain_s, archives=archives, prune=prune, pull=pull
+    )

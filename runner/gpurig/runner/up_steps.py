@@ -11,8 +11,10 @@ from gpurig.common.waiting import wait_for
 from gpurig.provisioning.checks import check_ca_file, check_folders, check_hardware, check_names, check_port
 from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
 from gpurig.provisioning.container_spec import ContainerSpec
+from gpurig.provisioning.instances import instances, shared_gpus
 from gpurig.provisioning.plan import Entry, backends_of, plan_box, selfcheck_spec
 from gpurig.provisioning.state import Registration
+from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
 from gpurig.runner.renewing import renew
 from gpurig.runner.up_run import UpRun
 
@@ -32,6 +34,7 @@ def check(run: UpRun) -> str:
     """What must be true before anything is made."""
     check_hardware(run.host, run.settings)
     check_ca_file(run.settings)
+    check_metrics(run.settings)
     check_folders(run.paths)
     run.engine = run.world.engine(run.settings.docker_host)
     run.engine_facts = run.engine.facts()
@@ -58,6 +61,12 @@ def plan(run: UpRun) -> str:
         images=run.images.tags(),
     )
     check_names(run.engine, run.plan.containers)
+    mine = [gpu for entry in run.plan.entries for gpu in entry.gpus]
+    for gpu, names in shared_gpus(mine, run.settings.name, instances(run.world.disk, run.paths.root)).items():
+        run.notes.append(
+            f"the GPU {gpu} also serves {', '.join(names)}: jobs of both can meet in its memory, so keep their sum "
+            "below it, or give each GPU to one instance"
+        )
     tags = ", ".join(run.plan.entries[0].runner.tags)
     return f"{len(run.plan.entries)} runner entr{'y' if len(run.plan.entries) == 1 else 'ies'}, tags {tags}"
 
@@ -66,11 +75,11 @@ def image(run: UpRun) -> str:
     """The images: ours built, the runner's and the helper's pulled, where the engine lacks them."""
     done = _load_archives(run)
     for name in filter(None, (run.plan.runner_image, run.plan.helper_image)):
-        image_id = run.engine.image_id(name)
-        if image_id is None:
+        there = run.engine.image_id(name)
+        if there is None or run.pull:
             run.say("image", f"pulling {name}")
-            image_id = run.engine.pull(name)
-            done.append(f"pulled {name}")
+        image_id = run.engine.pull(name) if there is None or run.pull else there
+        done += [f"pulled {name}"] if image_id != there else []
         run.image_ids[name] = image_id
     for tag in filter(None, (*run.plan.job_images, run.plan.exporter_image)):
         if run.engine.image_id(tag) is None:
@@ -104,6 +113,7 @@ def configure(run: UpRun) -> str:
         run.make_directory(paths.ca_file.parent, mode=0o700)
         if run.write(paths.ca_file, read_text(run.settings.tls_ca_file), mode=0o644):
             changed.append(paths.ca_file.name)
+    changed += write_web_files(run)
     document = config_document(run.plan, {one.key: one for one in run.state.registrations})
     present = parse_config(disk.read(paths.config) or "")
     if present is None or not holds(present, document):
@@ -219,5 +229,5 @@ def report(run: UpRun) -> str:
     if not run.changes:
         return f"nothing to change: runner {ids} at {run.settings.url} is set up"
     tags = ", ".join(dict.fromkeys(tag for entry in run.plan.entries for tag in entry.runner.tags))
-    metrics = "" if run.settings.metrics_listen == "off" else f"; metrics: http://{run.settings.metrics_listen}/metrics"
+    metrics = f"; metrics: {url}" if (url := metrics_url(run.settings)) else ""
     return f"runner {ids} at {run.settings.url} takes jobs tagged {tags}{metrics}"

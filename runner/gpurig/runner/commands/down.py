@@ -6,17 +6,26 @@ from pathlib import Path
 
 import click
 
+from gpurig.common.errors import InputError
 from gpurig.runner.commands.instance import UserToken, instance_options, say_step
 
 
 @click.command(epilog="Example: gpurig down --unregister")
 @instance_options
 @click.option("--unregister", is_flag=True, help="Delete the runners in GitLab, and all files but the models.")
+@click.option("--images", is_flag=True, help="With --unregister: remove the images that were built for it, too.")
 @click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket, where not that of the last up.")
 @click.option("--token-file", metavar="FILE", help="Only where an up was killed while it created a runner.")
 def down(
-    *, name: str, root: Path, unregister: bool, drain_s: int, docker_host: str | None, token_file: str | None
+    *,
+    name: str,
+    root: Path,
+    unregister: bool,
+    images: bool,
+    drain_s: int,
+    docker_host: str | None,
+    token_file: str | None,
 ) -> None:
     """Stop; --unregister also removes the runner from GitLab.
 
@@ -24,6 +33,8 @@ def down(
     starts them again. With --unregister the runners are deleted in GitLab by
     their own tokens, and only the models stay.
     """
+    if images and not unregister:
+        raise InputError("--images goes with --unregister", hint="gpurig down --unregister --images")
     from gpurig.runner.taking_down import take_down  # noqa: PLC0415 - heavy
     from gpurig.runner.world import real_world  # noqa: PLC0415
 
@@ -33,6 +44,7 @@ def down(
         root=root.absolute(),
         docker_host=docker_host,
         unregister=unregister,
+        images=images,
         drain_s=drain_s,
         say=say_step,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpurig.runner.commands.finishing import finish, outcome
 from gpurig.runner.commands.instance import UserToken, instance_options, say_step
 from gpurig.runner.commands.up_options import place_options, read_given, settings_options
 
@@ -81,15 +81,9 @@ def up(
         workflow.look(run)
         _show_plan(run, as_json=as_json)
         return
-    # A service manager that ends it gets the same tidy end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        workflow.up(run)
-    finally:
-        for note in run.notes:
-            say_step("note", note, to_stderr=True)
+    finish(run)
     if as_json:
-        click.echo(json.dumps(_outcome(run), indent=1))
+        click.echo(json.dumps(outcome(run), indent=1))
 
 
 def _show_plan(run: UpRun, *, as_json: bool) -> None:
@@ -98,17 +92,3 @@ def _show_plan(run: UpRun, *, as_json: bool) -> None:
     for problem in run.host.problems:
         say_step("problem", f"{problem.message} ({problem.hint})" if problem.hint else problem.message, to_stderr=True)
     click.echo(json.dumps(plan_document(run.plan), indent=1) if as_json else plan_text(run.plan))
-
-
-def _outcome(run: UpRun) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "changed": run.changes,
-        "runners": [
-            {"id": one.id, "key": one.key, "description": one.description, "tags": list(one.tags), "url": one.url}
-            for one in run.state.registrations
-        ],
-        "containers": [spec.name for spec in run.plan.containers],
-        "metrics": run.settings.metrics_listen,
-        "notes": run.notes,
-    }
