@@ -166,12 +166,39 @@ def test_a_damaged_state_is_a_finding_and_the_rest_is_checked_all_the_same(tmp_p
     assert found["engine"]["status"] == "ok"
 
 
+def test_a_settings_file_says_what_the_box_shall_become(gitlab: GitLab, tmp_path: Path, base_image: str) -> None:
+    file = tmp_path / "box.toml"
+    token = gitlab.add_token("create_runner")
+    (tmp_path / "token").write_text(token)
+    file.write_text(
+        f'url = "{gitlab.url}"\nproject = "1"\nname = "lab"\ncpu = true\nmetrics_listen = "off"\n'
+        f'runner_image = "{base_image}"\ntoken_file = "token"\n'
+    )
+    done = gpurig("doctor", "--json", "--root", str(tmp_path), "--settings", str(file))
+    found = checks(done)
+    assert done.code == 0, done.stdout
+    assert found["gitlab"]["found"] == gitlab.url
+    assert found["token"]["status"] == "ok"
+    assert "/lab" in found["folders"]["found"]
+    assert token not in done.stdout
+    file.write_text("urll = 3\n")
+    assert gpurig("doctor", "--settings", str(file)).code == 2
+
+
+def test_the_default_runner_image_comes_from_the_mirror(tmp_path: Path) -> None:
+    options = ["--root", str(tmp_path), "--cpu", "--metrics-listen", "off", "--registry-mirror", "127.0.0.1:1/hub"]
+    found = checks(gpurig("doctor", "--json", *options))["runner image"]
+    assert found["needed"].startswith("127.0.0.1:1/hub/gitlab/gitlab-runner:")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--url", "gitlab.example.com"], "needs http:// or https://"),
         (["--metrics-listen", "9476"], "--metrics-listen"),
         (["--name", "../x"], "--name"),
+        (["--cuda", "newest"], "--cuda"),
+        (["--settings", "/does/not/exist"], "cannot read"),
         (["--token-file", "/does/not/exist"], "cannot read"),
     ],
 )

@@ -12,9 +12,10 @@ from gpurig.common.errors import ApplianceError, InputError
 from gpurig.common.gitlab_api import checked_url
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.doctor import Examination, ThisBox, Wanted
+from gpurig.provisioning.doctor.versions import numbers
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import check_name
+from gpurig.provisioning.settings import RUNNER_IMAGE, Settings, check_name
 from gpurig.provisioning.state import State, load_state
 from gpurig.runner.up_run import with_rotated
 
@@ -43,7 +44,14 @@ def remember(paths: Paths) -> Remembered:
         return Remembered(State(), error)
 
 
-def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths, has_token: bool) -> Wanted:
+def wanted_of(
+    given: Mapping[str, Any],
+    remembered: Remembered,
+    *,
+    paths: Paths,
+    has_token: bool,
+    base: Mapping[str, Any] | None = None,
+) -> Wanted:
     """What the box is held against.
 
     Args:
@@ -51,11 +59,12 @@ def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths,
         remembered: what the last `up` left.
         paths: where its files are.
         has_token: a user's token is at hand.
+        base: a settings file's content, which stands for what is remembered; None where there is no file.
 
     Raises:
         InputError: an option's value is wrong.
     """
-    known = remembered.state.settings
+    known = remembered.state.settings if base is None else base
     texts = {
         name: str(value) for name in _TEXTS for value in (given.get(name) or known.get(name),) if value is not None
     }
@@ -66,6 +75,12 @@ def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths,
             split_listen(texts["metrics_listen"])
         except ValueError as error:
             raise InputError(f"--metrics-listen: {error}", hint="gpurig doctor --help lists the options") from error
+    if not texts.get("runner_image"):
+        mirror = str(given.get("registry_mirror") or known.get("registry_mirror") or "")
+        # Constructed and not judged: nothing else of it is known.
+        texts["runner_image"] = Settings.model_construct(registry_mirror=mirror).from_mirror(RUNNER_IMAGE)
+    if given.get("image_cuda") and not numbers(str(given["image_cuda"])):
+        raise InputError("--cuda: that is no version", hint="write it like 13.0")
     cpu = given.get("cpu")
     problem = remembered.problem
     return Wanted(
@@ -84,7 +99,7 @@ def wanted_of(given: Mapping[str, Any], remembered: Remembered, *, paths: Paths,
 def _ca_file(given: Path | None, known: object, paths: Paths) -> Path | None:
     if given is not None:
         return given
-    if not isinstance(known, str):
+    if not isinstance(known, str) or not known:
         return None
     # The runner reads a copy; the file that was given may be gone by now.
     return paths.ca_file if paths.ca_file.exists() else Path(known)
@@ -92,7 +107,12 @@ def _ca_file(given: Path | None, known: object, paths: Paths) -> Path | None:
 
 @contextlib.contextmanager
 def looking(
-    given: Mapping[str, Any], *, name: str, root: Path, token: Callable[[], str | None]
+    given: Mapping[str, Any],
+    *,
+    name: str,
+    root: Path,
+    token: Callable[[], str | None],
+    base: Mapping[str, Any] | None = None,
 ) -> Iterator[Callable[[], Examination]]:
     """Gives a function whose every call is a fresh look at this box.
 
@@ -102,12 +122,12 @@ def looking(
     check_name(name)
     paths = Paths(root=root, name=name)
     secret = token()
-    first = wanted_of(given, remember(paths), paths=paths, has_token=secret is not None)
+    first = wanted_of(given, remember(paths), paths=paths, has_token=secret is not None, base=base)
     box = ThisBox(docker_host=first.docker_host, url=first.url, token=secret, ca_file=first.ca_file)
 
     def look() -> Examination:
         remembered = remember(paths)
-        wanted = wanted_of(given, remembered, paths=paths, has_token=secret is not None)
+        wanted = wanted_of(given, remembered, paths=paths, has_token=secret is not None, base=base)
         return Examination(box, wanted, remembered.state.registrations)
 
     try:

@@ -9,22 +9,35 @@ from typing import Any
 
 import click
 
+from gpurig.provisioning.paths import Paths
 from gpurig.runner.commands.instance import UserToken, instance_options
+
+# Paths and options call an instance so where nobody said otherwise.
+INSTANCE = Paths.name
 
 
 @click.command(epilog="Example: gpurig doctor --url https://gitlab.example.com --token-file token")
 @click.option("--url", help="GitLab's address; that of the last up where not given.")
 @click.option("--token-file", metavar="FILE", help="The user's token, to be judged, too; - for stdin. Or GPURIG_TOKEN.")
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    help="A TOML file with settings, instead of those of the last up.",
+)
 @instance_options
 @click.option("--cpu/--no-cpu", default=None, help="A CPU runner is wanted, whatever GPUs are there.")
 @click.option("--cuda", "image_cuda", metavar="VERSION", help="The CUDA of a job image of yours. [what fits the cards]")
 @click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Where metrics shall be served, or off.")
 @click.option("--tls-ca-file", type=click.Path(path_type=Path), help="Who signed GitLab's certificate (PEM).")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket. [unix:///var/run/docker.sock]")
+@click.option("--registry-mirror", metavar="HOST[/PATH]", help="Where the default images come from. [Docker Hub]")
 @click.option("--runner-image", help="gitlab-runner's image. [the official one, pinned]")
 @click.option("--helper-image", help="gitlab-runner's helper image. [its own choice]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/doctor.md).")
-def doctor(*, token_file: str | None, name: str, root: Path, as_json: bool, **given: Any) -> int:
+def doctor(
+    *, token_file: str | None, settings_file: Path | None, name: str, root: Path, as_json: bool, **given: Any
+) -> int:
     """Check every prerequisite; each failure comes with its fix.
 
     Nothing is changed. It works before the first up and after it, and then
@@ -35,7 +48,15 @@ def doctor(*, token_file: str | None, name: str, root: Path, as_json: bool, **gi
     from gpurig.provisioning.doctor.view import as_document, as_text  # noqa: PLC0415
     from gpurig.runner.examining import looking  # noqa: PLC0415
 
-    with looking(given, name=name, root=root.absolute(), token=UserToken(token_file).at_hand) as look:
+    base = None
+    if settings_file is not None:
+        from gpurig.provisioning.settings_file import read_settings_file  # noqa: PLC0415
+
+        written = read_settings_file(settings_file)
+        base, token_file = written.values, token_file or written.token_file
+        name = str(base.get("name", name)) if name == INSTANCE else name
+    token = UserToken(token_file).at_hand
+    with looking(given, name=name, root=root.absolute(), token=token, base=base) as look:
         at = look()
         findings = examine(at)
     if as_json:
