@@ -65,7 +65,7 @@ def test_a_recorded_spec_tells_its_driver_and_what_of_it_is_gone(tmp_path: Path)
 
 def test_a_spec_of_the_loaded_driver_is_fine() -> None:
     finding = only((SPEC,))
-    assert (finding.status, finding.found, finding.needed) == ("ok", f"of driver {DRIVER}", f"of driver {DRIVER}")
+    assert (finding.status, finding.found, finding.needed) == ("ok", f"driver {DRIVER}", f"driver {DRIVER}")
 
 
 def test_a_spec_of_another_driver_is_stale_and_is_written_again_where_it_lies() -> None:

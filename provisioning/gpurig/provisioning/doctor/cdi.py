@@ -151,8 +151,8 @@ def judge(specs: Sequence[SpecSeen], gpus: Sequence[Gpu], engine: EngineFacts | 
             "cdi spec",
             "ok",
             f"{names} device names in {', '.join(str(spec.path) for spec in ours)}",
-            found=drivers and f"of driver {drivers}",
-            needed=f"of driver {loaded[0]}" if loaded and drivers else "",
+            found=drivers and f"driver {drivers}",
+            needed=f"driver {loaded[0]}" if loaded and drivers else "",
         ),
     )
 
@@ -172,7 +172,7 @@ def _incomplete(spec: SpecSeen, gpus: Sequence[Gpu], engine: EngineFacts | None)
 
 def _without_cdi(engine: EngineFacts) -> Finding:
     if older(engine.version, _FIRST_WITH_CDI):
-        message = f"Docker Engine {engine.version} has no CDI; NVIDIA's runtime takes its place"
+        message = "this engine has no CDI; NVIDIA's runtime takes its place"
         return Finding("cdi spec", "skipped", message, hint="Docker Engine 28.5 and newer have it without settings")
     return Finding(
         "cdi spec",
@@ -216,8 +216,8 @@ def _stale(spec: SpecSeen, loaded: Sequence[str]) -> Finding | None:
             "cdi spec",
             "failed",
             f"{spec.path} was written for driver {other[0]}, and {loaded[0]} is loaded",
-            found=f"of driver {other[0]}",
-            needed=f"of driver {loaded[0]}",
+            found=f"driver {other[0]}",
+            needed=f"driver {loaded[0]}",
             commands=generate(spec.path),
         )
     if spec.missing:

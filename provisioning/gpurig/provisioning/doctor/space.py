@@ -49,14 +49,14 @@ def look(path: Path) -> SpaceSeen:
 def judge_images(seen: SpaceSeen, backends: tuple[Backend, ...], *, set_up: bool) -> tuple[Finding, ...]:
     """Whether the engine has room for the images of these backends; once they are there, for what jobs write."""
     needed = sum(_IMAGES_GB[backend] for backend in backends)
-    look_first = (Command(("docker", "system", "df"), by_hand=True),)
+    look_first = (Command(("docker", "system", "df"), by_hand=True, as_root=False),)
     hint = "docker image prune removes images without a name; docker builder prune what builds left"
     return (_judge("image space", seen, needed, set_up=set_up, commands=look_first, hint=hint),)
 
 
 def judge_models(seen: SpaceSeen, *, set_up: bool) -> tuple[Finding, ...]:
     """Whether the models folder has room."""
-    look_first = (Command(("du", "-sh", str(seen.path)), by_hand=True),)
+    look_first = (Command(("du", "-sh", str(seen.path)), by_hand=True, as_root=False),)
     hint = "or keep models elsewhere: --root DIR, or a mount at that folder"
     return (_judge("model space", seen, _MODELS_GB, set_up=set_up, commands=look_first, hint=hint),)
 

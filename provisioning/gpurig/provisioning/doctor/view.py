@@ -68,7 +68,8 @@ def _lines(finding: Finding, *, root: bool) -> list[str]:
     head = f"{_MARKS[finding.status]:<6}{finding.name:<{_NAME}}"
     if finding.status in {"ok", "skipped"}:
         return [head + shorten(harmless(_short(finding)), _WIDTH - _INDENT)]
-    said = finding.message + (f" (needs {finding.needed})" if finding.needed else "")
+    told = finding.needed in finding.message
+    said = finding.message if told else f"{finding.message} (needs {finding.needed})"
     lines = textwrap.wrap(harmless(said), _WIDTH - _INDENT, break_on_hyphens=False)
     shown = [head + lines[0], *(" " * _INDENT + line for line in lines[1:])]
     for command in finding.commands:
@@ -88,12 +89,10 @@ def _short(finding: Finding) -> str:
     """What an unremarkable check says on its one line."""
     if finding.status == "skipped":
         return finding.message
-    needs = f" (needs {finding.needed})" if finding.needed else ""
-    return f"{finding.found}{needs}" if finding.found and needs else ": ".join(filter(None, _both(finding)))
-
-
-def _both(finding: Finding) -> tuple[str, str]:
-    return finding.found, finding.message
+    if finding.found and finding.needed:
+        return f"{finding.found} (needs {finding.needed})"
+    whole = ": ".join(filter(None, (finding.found, finding.message)))
+    return whole if len(whole) <= _WIDTH - _INDENT else finding.found or finding.message
 
 
 def _command(command: Command, *, root: bool) -> list[str]:
