@@ -46,7 +46,11 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
         PrerequisiteError: it cannot be made.
     """
     try:
+        new = not path.exists()
         path.mkdir(mode=mode, parents=True, exist_ok=True)
+        if new:
+            # Whatever the umask takes away: a container's user must get into some of these.
+            path.chmod(mode)
     except OSError as error:
         raise write_problem(path, error) from error
 

@@ -6,7 +6,7 @@ Keys and types: gitlab-runner 19, common/config.go; docs.gitlab.com/runner/confi
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpurig.provisioning.plan import (
     Entry,
     Plan,
 )
+from gpurig.provisioning.settings import PullPolicy
 from gpurig.provisioning.state import Registration
 
 _HEADING = "# Written by gpurig: `gpurig up` writes it again. Jobs are configured in .gitlab-ci.yml.\n\n"
@@ -65,8 +66,8 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
     docker: dict[str, Any] = {
         "image": entry.image,
         # Job images are built on the box and no registry has them; a job may still ask for a fresh public image.
-        "pull_policy": ["if-not-present"],
-        "allowed_pull_policies": ["if-not-present", "always"],
+        "pull_policy": [_default_policy(plan.allowed_pull_policies)],
+        "allowed_pull_policies": list(plan.allowed_pull_policies),
         "privileged": False,
         "services_privileged": False,
         "cap_drop": list(JOB_CAP_DROP),
@@ -88,6 +89,11 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
     if plan.allowed_images:
         docker["allowed_images"] = list(dict.fromkeys((entry.image, *plan.allowed_images)))
     return docker | entry.wiring.config_keys()
+
+
+def _default_policy(allowed: Sequence[PullPolicy]) -> PullPolicy:
+    """gitlab-runner refuses a default that is not allowed."""
+    return "if-not-present" if "if-not-present" in allowed else allowed[0]
 
 
 def render_config(document: Mapping[str, Any]) -> str:

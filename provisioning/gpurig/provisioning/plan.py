@@ -10,10 +10,10 @@ from gpurig.common.terminal import harmless
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
-from gpurig.provisioning.listen import split_listen
+from gpurig.provisioning.listen import is_loopback, split_listen
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, RunnerSpec, maintenance_note
-from gpurig.provisioning.settings import RUNNER_IMAGE, Settings
+from gpurig.provisioning.settings import RUNNER_IMAGE, PullPolicy, Settings
 from gpurig.provisioning.tags import tags_for
 from gpurig.provisioning.wiring import Wiring, join, wire
 
@@ -22,6 +22,8 @@ RUNNER_CONFIG_DIR = "/etc/gitlab-runner"
 RUNNER_CA_FILE = f"{RUNNER_CONFIG_DIR}/certs/gitlab-ca.crt"
 MODELS_DIR = "/models"
 EXPORTER_PORT = 9476
+METRICS_WEB_DIR = "/etc/gpurig-metrics"
+WEB_CONFIG_NAME = "web.yml"
 
 # What a job of an LLM project has no use for. Jobs install packages as root, so CHOWN, DAC_OVERRIDE, FOWNER, SETUID
 # and SETGID stay.
@@ -95,6 +97,7 @@ class Plan:
     exporter_image: str
     job_images: tuple[str, ...]
     allowed_images: tuple[str, ...]
+    allowed_pull_policies: tuple[PullPolicy, ...]
     custom_ca: bool
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -126,6 +129,7 @@ def plan_box(
         exporter_image=images.exporter if settings.metrics_listen != "off" else "",
         job_images=tuple(dict.fromkeys(entry.image for entry in entries)),
         allowed_images=settings.allowed_images,
+        allowed_pull_policies=settings.allowed_pull_policies,
         custom_ca=settings.tls_ca_file is not None,
         environment=settings.proxies(),
     )
@@ -220,12 +224,21 @@ def _containers(
     if settings.metrics_listen == "off":
         return (runner,)
     address, port = split_listen(settings.metrics_listen)
+    command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}"]
+    mounts = []
+    if settings.metrics_web_config is not None:
+        command += ["--web-config", f"{METRICS_WEB_DIR}/{WEB_CONFIG_NAME}"]
+        mounts.append(Mount(str(paths.metrics_web), METRICS_WEB_DIR, read_only=True))
+    if settings.metrics_insecure or is_loopback(address):
+        # Every address of the container is the published one's, and that is this machine's alone, or meant to be open.
+        command.append("--insecure")
     exporter = ContainerSpec(
         name=f"{settings.name}-exporter",
         role="exporter",
         instance=settings.name,
         image=images.exporter,
-        command=("metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}"),
+        command=tuple(command),
+        mounts=tuple(mounts),
         ports=(Port(EXPORTER_PORT, address, port),),
         restart=True,
         read_only=True,

@@ -25,7 +25,7 @@ def metrics() -> None:
     """Serve GPU metrics to Prometheus."""
 
 
-@metrics.command(epilog="Example: gpurig metrics serve --listen 0.0.0.0:9476, then scrape http://THIS-BOX:9476/metrics")
+@metrics.command(epilog="Example: gpurig metrics serve --listen 0.0.0.0:9476 --web-config web.yml")
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
@@ -34,6 +34,13 @@ def metrics() -> None:
     callback=_address,
     help="Where to listen; [::1]:9476 for IPv6, 0.0.0.0:9476 for everybody.",
 )
+@click.option(
+    "--web-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="TLS and users, as Prometheus' exporter-toolkit writes them.",
+)
+@click.option("--insecure", is_flag=True, help="Let other machines read without TLS and a password.")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "demo"]),
@@ -57,18 +64,31 @@ def metrics() -> None:
     help="Where `up --root` put gpurig's files.",
 )
 @click.option("--name", default="gpurig", show_default=True, help="The instance, as `up --name` named it.")
-def serve(*, listen: tuple[str, int], backend: ExporterBackend, period: float, root: Path, name: str) -> None:
+def serve(
+    *,
+    listen: tuple[str, int],
+    web_config: Path | None,
+    insecure: bool,
+    backend: ExporterBackend,
+    period: float,
+    root: Path,
+    name: str,
+) -> None:
     """Serve /metrics and /healthz until SIGTERM or Ctrl-C.
 
-    The devices are read in the background; a scrape reads memory only.
+    The devices are read in the background; a scrape reads memory only. Where
+    other machines reach it, --web-config with TLS and users is demanded.
     """
     from gpurig.runner.exporter.serve import serve as run  # noqa: PLC0415 - loads prometheus_client
+    from gpurig.runner.exporter.web_config import check_exposure  # noqa: PLC0415
 
+    check_exposure(listen[0], web_config, insecure=insecure, options=("--listen", "--web-config", "--insecure"))
     run(
         *listen,
         backend=backend,
         period_s=period,
         root=root,
         name=name,
+        web_config=web_config,
         say=lambda line: click.echo(f"gpurig: {line}", err=True),
     )

@@ -42,7 +42,23 @@ _MORE = (
     click.option("--protected/--no-protected", default=None, help="Only jobs of protected branches and tags. [no]"),
     click.option("--paused/--no-paused", default=None, help="Take no jobs for now. [no]"),
     click.option("--allow-image", "allowed_images", multiple=True, help="Images jobs may use (pattern); '' for any."),
+    click.option(
+        "--allow-pull-policy",
+        "allowed_pull_policies",
+        type=click.Choice(["if-not-present", "always", "never"]),
+        multiple=True,
+        help="How jobs may get images; may be repeated. [the first two]",
+    ),
     click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Where metrics are served, or off. [127.0.0.1:9476]"),
+    click.option(
+        "--metrics-web-config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="TLS and users for the metrics (docs/metrics.md).",
+    ),
+    click.option(
+        "--metrics-insecure/--no-metrics-insecure", default=None, help="Let others read the metrics without. [no]"
+    ),
     click.option("--tls-ca-file", type=click.Path(path_type=Path), help="Who signed GitLab's certificate (PEM)."),
     click.option("--http-proxy", envvar=["HTTP_PROXY", "http_proxy"], help="Proxy of the runner and its jobs."),
     click.option("--https-proxy", envvar=["HTTPS_PROXY", "https_proxy"], help="The same for https."),
@@ -62,8 +78,8 @@ _MORE = (
     click.option("--pip-index-url", help="Where image builds get Python packages."),
     click.option("--build-ca-bundle", type=click.Path(path_type=Path), help="What image builds trust (PEM)."),
 )
-_LISTS = ("extra_tags", "allowed_images")
-_FILES = ("tls_ca_file", "build_ca_bundle")
+_LISTS = ("extra_tags", "allowed_images", "allowed_pull_policies")
+_FILES = ("tls_ca_file", "build_ca_bundle", "metrics_web_config")
 
 
 def place_options(command: F) -> F:

@@ -26,6 +26,7 @@ from gpurig.runner.exporter.nvidia import NvidiaSource
 from gpurig.runner.exporter.runner_facts import read_runner_facts
 from gpurig.runner.exporter.sampler import Sampler
 from gpurig.runner.exporter.server import MetricsServer
+from gpurig.runner.exporter.web_access import WebAccess
 
 ExporterBackend = Literal["auto", "cpu", "demo"]
 
@@ -83,20 +84,23 @@ def serve(  # noqa: D417 - the rest is make_samplers'
     root: Path,
     name: str,
     say: Callable[[str], None],
+    web_config: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         host, port: where to listen.
+        web_config: TLS and users; None for plain HTTP.
 
     Raises:
-        PrerequisiteError, InputError: it cannot listen there.
+        PrerequisiteError, InputError: it cannot listen there, or the web configuration cannot be used.
     """
+    access = WebAccess(web_config, say=say) if web_config else None
     samplers = make_samplers(backend, period_s=period_s, root=root, name=name, say=say)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(GpurigCollector(samplers))
     ProcessCollector(registry=registry)
-    server = MetricsServer(host, port, registry, partial(stale, samplers))
+    server = MetricsServer(host, port, registry, partial(stale, samplers), access)
     ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:

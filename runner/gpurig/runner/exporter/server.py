@@ -6,13 +6,16 @@ import errno
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.runner.exporter.web_access import Rules, WebAccess
 
 _INDEX = b"""<!doctype html><title>gpurig</title><h1>gpurig exporter</h1>
 <p><a href="/metrics">metrics</a> <a href="/healthz">health</a></p>
@@ -28,8 +31,19 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     # A client that says nothing must not keep a thread.
     timeout = 10
+    # Head and body in one write, at once: else the body waits 40 ms for the client's delayed acknowledgement.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    @property
+    def _rules(self) -> Rules | None:
+        return self.server.access.rules() if self.server.access else None
 
     def do_GET(self) -> None:
+        rules = self._rules
+        if rules is not None and not rules.gatekeeper.allows(self.headers.get("Authorization")):
+            self._answer(HTTPStatus.UNAUTHORIZED, "text/plain; charset=utf-8", b"Unauthorized\n")
+            return
         path = self.path.partition("?")[0]
         if path == "/metrics":
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -50,6 +64,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", 'Basic realm="gpurig"')
+        for name, value in (rules.config.headers if (rules := self._rules) else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -63,7 +81,14 @@ class MetricsServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, stale: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        stale: Callable[[], list[str]],
+        access: WebAccess | None = None,
+    ) -> None:
         """Bind; nothing is served yet.
 
         Args:
@@ -71,12 +96,14 @@ class MetricsServer(ThreadingHTTPServer):
             port: 0 for any free one.
             registry: what /metrics shows.
             stale: names of what has not been read for too long, for /healthz.
+            access: TLS and who may ask; plain HTTP for everybody where None.
 
         Raises:
             PrerequisiteError: the port is taken or not allowed. InputError: this machine has no such address.
         """
         self.registry = registry
         self.stale = stale
+        self.access = access
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
@@ -92,6 +119,19 @@ class MetricsServer(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection; called in its own thread, so that a slow handshake keeps nobody waiting."""
+        context = self.access.rules().context if self.access else None
+        if context is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_Handler.timeout)
+        with context.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
+            # The connection's end is said by TLS too, as HTTP/1.1 over TLS asks; a client that has gone does not hear.
+            with suppress(OSError, ValueError):
+                secured.unwrap()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away while it is answered is no news."""
 
@@ -99,7 +139,8 @@ class MetricsServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Where the metrics are."""
         host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
-        return f"http://{host}:{self.server_port}/metrics"
+        scheme = "https" if self.access and self.access.rules().context else "http"
+        return f"{scheme}://{host}:{self.server_port}/metrics"
 
     def start(self) -> None:
         """Serve in the background until `stop`."""

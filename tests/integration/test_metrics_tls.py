@@ -1,0 +1,249 @@
+"""The exporter with TLS and users: over real connections, and scraped by a real Prometheus."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import shutil
+import signal
+import socket
+import ssl
+import statistics
+import subprocess  # noqa: TID251 - programs that run beside the test, and are signalled
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import bcrypt
+import pytest
+from gpurig.common.process import run
+from gpurig.common.waiting import wait_for
+from standins.gitlab import certificates
+from standins.missing import missing
+
+PASSWORD = "open sesame: ü"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `gpurig metrics serve` with a web configuration.
+
+    Attributes:
+        folder: holds web.yml, ca.pem, server.crt and server.key.
+        log: its standard error.
+    """
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+
+    def get(self, path: str, *, password: str | None = PASSWORD, context: ssl.SSLContext | None = None) -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context or self.context(), timeout=20)
+        try:
+            connection.request("GET", path, headers=_basic(password))
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 401:
+                assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+            return answer.status
+        finally:
+            connection.close()
+
+
+def _basic(password: str | None, name: str = "prometheus") -> dict[str, str]:
+    if password is None:
+        return {}
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _served(folder: Path, extra: str = "", *, address: str = "0.0.0.0") -> Iterator[Served]:  # noqa: S104 - TLS and users
+    if shutil.which("openssl") is None:
+        missing("no openssl to make certificates with", "GPURIG_REQUIRE_PROMTOOL")
+    certificates.make(folder, "127.0.0.1")
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
+    (folder / "web.yml").write_text(
+        f"tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n{extra}"
+        f"basic_auth_users:\n  prometheus: {hashed}\n"
+    )
+    port, log = _free_port(), folder / "exporter.log"
+    command = [sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--backend", "demo"]
+    command += ["--listen", f"{address}:{port}", "--web-config", str(folder / "web.yml")]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stderr=out)
+    try:
+        assert wait_for(lambda: "serving" in log.read_text() or process.poll() is not None, timeout_s=30)
+        assert process.poll() is None, log.read_text()
+        yield Served(folder, port, process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with _served(tmp_path) as one:
+        yield one
+
+
+def test_nothing_is_told_without_the_right_password(served: Served) -> None:
+    for path in ("/metrics", "/healthz", "/", "/nothing"):
+        assert served.get(path, password=None) == 401
+        assert served.get(path, password="wrong") == 401
+    assert served.get("/metrics") == 200
+    assert served.get("/healthz") == 200
+    assert served.get("/nothing") == 404
+    said = served.log.read_text()
+    assert PASSWORD not in said
+    assert "$2b$" not in said
+
+
+def test_a_client_that_speaks_plain_http_or_trusts_another_authority_or_wants_old_tls_gets_nothing(
+    served: Served,
+) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as plain:
+        plain.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        try:
+            while chunk := plain.recv(4096):
+                answer += chunk
+        except ConnectionResetError:
+            pass
+    assert b"gpurig_" not in answer
+    with pytest.raises(ssl.SSLCertVerificationError):
+        served.get("/metrics", context=ssl.create_default_context())
+    old = served.context()
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        served.get("/metrics", context=old)
+    assert served.get("/metrics") == 200
+
+
+def test_a_client_that_stops_in_the_handshake_keeps_nobody_waiting(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as silent:
+        silent.sendall(b"\x16\x03\x01")
+        assert served.get("/metrics") == 200
+
+
+def test_a_password_that_was_right_once_costs_a_scrape_no_bcrypt(served: Served) -> None:
+    context = served.context()
+    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=20)
+    took = []
+    for _ in range(21):
+        began = time.perf_counter()
+        connection.request("GET", "/metrics", headers=_basic(PASSWORD))
+        answer = connection.getresponse()
+        assert (answer.status, b"gpurig_gpu_up" in answer.read()) == (200, True)
+        took.append(time.perf_counter() - began)
+    connection.close()
+    # The first one has its bcrypt.
+    assert statistics.median(took[1:]) < took[0] / 3
+
+
+def test_client_certificates_are_demanded_where_the_configuration_says_so(tmp_path: Path) -> None:
+    demanded = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n"
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    # Certificates by this authority may be servers' only, so the client's signs itself.
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", "/CN=prometheus", "-keyout", str(clients / "key.pem"), "-out", str(tmp_path / "clients.pem")]
+    assert run(command, timeout_s=60).code == 0
+    with _served(tmp_path, demanded) as one:
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            one.get("/metrics")
+        known = one.context()
+        known.load_cert_chain(tmp_path / "clients.pem", clients / "key.pem")
+        assert one.get("/metrics", context=known) == 200
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(served: Served, tmp_path: Path) -> None:
+    assert served.get("/metrics") == 200
+    renewed = tmp_path / "renewed"
+    renewed.mkdir()
+    certificates.make(renewed, "127.0.0.1")
+    for name in ("server.key", "server.crt", "ca.pem"):
+        shutil.copy(renewed / name, served.folder / name)
+    # The new authority's certificate is in ca.pem now, and only the new server's certificate is by it.
+    assert served.get("/metrics") == 200
+    assert "again" in served.log.read_text()
+
+
+def test_a_real_prometheus_scrapes_it_with_tls_and_a_password(served: Served) -> None:
+    found = shutil.which("prometheus")
+    if found is None:
+        missing("prometheus is not installed (Debian package prometheus)", "GPURIG_REQUIRE_PROMTOOL")
+    folder, port = served.folder, _free_port()
+    (folder / "password").write_text(PASSWORD)
+    (folder / "wrong").write_text("wrong")
+    jobs = [
+        {
+            "job_name": name,
+            "scheme": "https",
+            "tls_config": {"ca_file": str(folder / "ca.pem")},
+            "basic_auth": {"username": "prometheus", "password_file": str(folder / secret)},
+            "static_configs": [{"targets": [f"127.0.0.1:{served.port}"]}],
+        }
+        for name, secret in (("right", "password"), ("wrong", "wrong"))
+    ]
+    settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
+    (folder / "prometheus.yml").write_text(json.dumps(settings))
+
+    def query(expression: str) -> list[object]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                result: list[object] = json.load(answer)["data"]["result"]
+                return result
+        except (urllib.error.URLError, ConnectionError):
+            return []
+
+    command = [found, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        try:
+            assert wait_for(lambda: query('up{job="right"} == 1'), timeout_s=60, interval_s=0.3)
+            assert wait_for(lambda: query('up{job="wrong"} == 0'), timeout_s=60, interval_s=0.3)
+            assert query('gpurig_gpu_memory_used_bytes{job="right"}')
+            assert not query('gpurig_gpu_memory_used_bytes{job="wrong"}')
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9476", "[::]:9476"])
+def test_on_an_address_that_others_reach_it_does_not_start_unprotected(listen: str) -> None:
+    done = run([sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--listen", listen], timeout_s=60)
+    assert done.code == 2
+    assert "--web-config" in done.stderr
+    assert "--insecure" in done.stderr
+    assert "Traceback" not in done.stderr
