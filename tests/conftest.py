@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from standins.missing import missing
+from standins.own_engine import copy_image
 
 if TYPE_CHECKING:
     import docker
+
+_REQUIRE_LEGACY = "GPURIG_REQUIRE_LEGACY_DOCKER"
 
 pytest_plugins = ["standins.fixtures", "standins.nvml.fixtures"]
 
@@ -28,6 +31,29 @@ def engine() -> Iterator[docker.DockerClient]:
         missing(f"no Docker Engine answers ({type(error).__name__})", "GPURIG_REQUIRE_DOCKER")
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def legacy_engine() -> Iterator[docker.DockerClient]:
+    """A client of the oldest engine that gpurig works with, beside the other: GPURIG_LEGACY_DOCKER_HOST names it."""
+    import docker
+    from docker.errors import DockerException
+
+    address = os.environ.get("GPURIG_LEGACY_DOCKER_HOST", "unix:///run/docker-legacy.sock")
+    try:
+        client = docker.DockerClient(base_url=address, timeout=600)
+        client.ping()
+    except DockerException as error:
+        missing(f"no second, oldest engine answers at {address} ({type(error).__name__})", _REQUIRE_LEGACY)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def legacy_base_image(engine: docker.DockerClient, legacy_engine: docker.DockerClient, base_image: str) -> str:
+    """The base image, on the oldest engine too."""
+    copy_image(engine, legacy_engine, base_image)
+    return base_image
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def fake_box(engine: docker.DockerClient, fake_nvml: FakeNvml, tmp_path: Path) -
     spec = CDI_FOLDER / f"gpurig-test-{uuid.uuid4().hex}.json"
     try:
         CDI_FOLDER.mkdir(exist_ok=True)
-        names = write_cdi_spec(spec, fake_nvml, MACHINE.nvml, tmp_path / "states")
+        names = write_cdi_spec(spec, fake_nvml, MACHINE.nvml, tmp_path / "visible.txt")
     except PermissionError:
         missing(f"this user may not write to {CDI_FOLDER}", "GPURIG_REQUIRE_DOCKER")
     yield EngineFacts(address="", version=engine.version()["Version"], cdi=True, cdi_devices=tuple(names))

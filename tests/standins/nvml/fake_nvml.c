@@ -103,11 +103,41 @@ static void add_line(Section *section, char *line) {
     }
 }
 
+/* Whether a container was given this card or part: CDI adds a variable GPURIG_FAKE_NVML_ONLY_... for each device. */
+static int given(const Section *section, int *limited) {
+    static const char PREFIX[] = "GPURIG_FAKE_NVML_ONLY_";
+    const char *uuid = get(section, "uuid");
+    for (char **one = environ; *one; one++) {
+        const char *value = strchr(*one, '=');
+        if (!value || strncmp(*one, PREFIX, sizeof PREFIX - 1)) continue;
+        *limited = 1;
+        if (uuid && !strcmp(value + 1, uuid)) return 1;
+    }
+    return 0;
+}
+
+/* Leaves what was given; without any variable, everything was. A card stays for one of its parts. */
+static void keep_given(void) {
+    int kept = 0, limited = 0;
+    for (int n = 0; n < cards; n++) {
+        int parts = 0, whole = given(&card[n].card, &limited);
+        for (int p = 0; p < card[n].parts; p++)
+            if (given(&card[n].part[p], &limited)) card[n].part[parts++] = card[n].part[p];
+        if (!limited) return;
+        if (!whole && !parts) continue;
+        card[n].parts = parts;
+        card[kept++] = card[n];
+    }
+    cards = kept;
+}
+
 /* Reads the file when it is new or has changed, so that a test can pull a card out of a running program. */
 static int refresh(void) {
     const char *path = getenv("GPURIG_FAKE_NVML");
+    /* NVIDIA's hook adds files to a container, and no variables. */
+    if (!path) path = "/etc/gpurig-fake-nvml.txt";
     struct stat now;
-    if (!path || stat(path, &now)) { cards = 0; memset(&read_at, 0, sizeof read_at); return 0; }
+    if (stat(path, &now)) { cards = 0; memset(&read_at, 0, sizeof read_at); return 0; }
     if (now.st_ino == read_at.st_ino && now.st_size == read_at.st_size && now.st_mtim.tv_sec == read_at.st_mtim.tv_sec &&
         now.st_mtim.tv_nsec == read_at.st_mtim.tv_nsec) return 1;
     FILE *file = fopen(path, "r");
@@ -124,6 +154,7 @@ static int refresh(void) {
         else add_line(section, line);
     }
     fclose(file);
+    keep_given();
     read_at = now;
     return 1;
 }

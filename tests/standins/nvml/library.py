@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from standins.missing import missing
 
 SONAME = "libnvidia-ml.so.1"
 VARIABLE = "GPURIG_FAKE_NVML"
+# What the library reads where the variable is not set; and where a container's loader finds the library.
+DEFAULT_STATE = "/etc/gpurig-fake-nvml.txt"
+IN_CONTAINER = f"/usr/lib/x86_64-linux-gnu/{SONAME}"
 _SOURCE = Path(__file__).with_name("fake_nvml.c")
 
 
@@ -42,6 +45,35 @@ def state_text(nvml: Mapping[str, Any]) -> str:
         for part in gpu.get("mig", ()):
             lines += ["[mig]", *_lines(part)]
     return "\n".join(lines) + "\n"
+
+
+def visible_parts(nvml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a container may be given, by UUID: each card alone, and of a split card each part alone in its card.
+
+    The order is NVML's; a split card is not there as a whole, as in the specs that nvidia-ctk writes.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for card in nvml["gpu"]:
+        if card.get("mig_mode"):
+            found |= {part["uuid"]: {**card, "mig": [part]} for part in card.get("mig", ())}
+        else:
+            found[card["uuid"]] = dict(card)
+    return found
+
+
+def only(nvml: Mapping[str, Any], uuids: Iterable[str]) -> dict[str, Any]:
+    """What NVML says in a container that was given these cards and parts.
+
+    Raises:
+        KeyError: there is none of that UUID.
+    """
+    cards: dict[str, dict[str, Any]] = {}
+    parts = visible_parts(nvml)
+    for uuid in uuids:
+        card = parts[uuid]
+        known = cards.setdefault(card["uuid"], {**card, "mig": []})
+        known["mig"] = [*known["mig"], *card.get("mig", ())]
+    return {**nvml, "gpu": list(cards.values())}
 
 
 def _lines(section: Mapping[str, Any]) -> list[str]:
