@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from gpurig.provisioning.distribution import Distribution
 from gpurig.provisioning.doctor import Finding, exit_code
-from gpurig.provisioning.doctor.exchange import Answer, Trouble
+from gpurig.provisioning.doctor.exchange import Answer, Trouble, parse_object, skew_of
 from gpurig.provisioning.doctor.server import judge, judge_clock, judge_version
 from gpurig.provisioning.doctor.user_token import judge as judge_token
 from gpurig.provisioning.doctor.user_token import judge_runners
 from gpurig.provisioning.state import Registration
+from hypothesis import given
+from hypothesis import strategies as st
 from standins.doctor_box import TOKEN, URL, VERSION, FixedBox
 
 TODAY = date(2026, 1, 2)
@@ -239,4 +241,53 @@ def registration(number: int, days: float | None) -> Registration:
 def test_the_runners_own_tokens_are_watched(days: list[float | None], status: str) -> None:
     (finding,) = judge_runners([registration(number, one) for number, one in enumerate(days, start=7)], NOW)
     assert finding.status == status
+    assert "secret" not in repr(finding)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+KEYS = st.sampled_from(["version", "scopes", "expires_at", "revoked", "active", "granular_scopes", "error_description"])
+
+
+@given(
+    st.sampled_from([200, 204, 301, 302, 400, 401, 403, 404, 418, 429, 500, 503]),
+    st.text() | st.from_regex(r"https?://[\[a-z:@]*\S*"),
+    st.none() | st.dictionaries(KEYS, JSON),
+    st.none() | st.floats(min_value=-1e12, max_value=1e12),
+)
+def test_any_answer_of_a_server_is_judged(
+    status: int, location: str, document: dict[str, Any] | None, skew_s: float | None
+) -> None:
+    answer = Answer(URL, status=status, location=location, document=document, skew_s=skew_s)
+    found = [
+        *judge(answer),
+        *judge_version(answer),
+        *judge_clock(answer, Distribution()),
+        *judge_token(answer, TODAY),
+    ]
+    assert all(one.message for one in found)
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ \S*"))
+def test_any_date_header_is_read_or_passed_over(header: str) -> None:
+    skew = skew_of(header, NOW, NOW)
+    assert skew is None or isinstance(skew, float)
+
+
+def test_a_date_is_read_to_half_a_second() -> None:
+    assert skew_of("Fri, 02 Jan 2026 03:00:00 GMT", NOW, NOW + timedelta(seconds=1)) == 0.0
+    assert skew_of("Fri, 02 Jan 2026 02:00:00 GMT", NOW, NOW) == 3599.5
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"[" * 100_000, b"1" * 10_000, b'"x"'])
+def test_a_body_that_is_no_object_is_none(body: bytes) -> None:
+    assert parse_object(body) is None
+
+
+def test_a_redirect_is_told_without_what_it_carries() -> None:
+    finding = named(Answer(URL, status=302, location="https://ada:secret@sso.example/login?token=secret"))["gitlab"]
+    assert "redirects to https://sso.example" in finding.message
     assert "secret" not in repr(finding)

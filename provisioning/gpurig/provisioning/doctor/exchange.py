@@ -87,8 +87,8 @@ def ask(
                 url=url,
                 status=response.status_code,
                 location=response.headers.get("Location", ""),
-                document=_object(body),
-                skew_s=_skew(response.headers.get("Date", ""), before, after),
+                document=parse_object(body),
+                skew_s=skew_of(response.headers.get("Date", ""), before, after),
             )
     # UnicodeError and other ValueErrors: a host name or a proxy's address that cannot be one.
     except (OSError, ValueError) as error:
@@ -102,19 +102,23 @@ def ask(
         raise
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is; None where it is something else."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
 
-def _skew(date: str, before: datetime, after: datetime) -> float | None:
-    """Seconds by which the middle of the exchange is ahead of the server's date, which is cut to whole seconds."""
+def skew_of(date: str, before: datetime, after: datetime) -> float | None:
+    """Seconds by which the middle of the exchange is ahead of the server's date, which is cut to whole seconds.
+
+    None where the header holds no date (RFC 9110, 5.6.7).
+    """
     try:
         sent = email.utils.parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     sent = sent if sent.tzinfo else sent.replace(tzinfo=UTC)
     middle = before + (after - before) / 2

@@ -116,8 +116,7 @@ def _api(answer: Answer) -> Finding:
     if answer.trouble:
         return Finding("gitlab", "skipped", "not reached", area="gitlab")
     if 300 <= answer.status < 400:
-        origin = urllib.parse.urlsplit(answer.location)
-        target = f"{origin.scheme}://{origin.netloc}" if origin.netloc else "another place"
+        target = _origin(answer.location)
         return _failed(
             "gitlab", f"{answer.url} redirects to {target}", "give the address that it redirects to as --url"
         )
@@ -128,6 +127,18 @@ def _api(answer: Answer) -> Finding:
         hint = "check that the URL is a GitLab, not a proxy or a login page"
         return _failed("gitlab", f"{answer.url} answers, but not as GitLab's API", hint)
     return Finding("gitlab", "ok", "its API answers", found=answer.url, area="gitlab")
+
+
+def _origin(location: str) -> str:
+    """A redirect's scheme, host and port, without a user name or what else it may carry."""
+    try:
+        parts = urllib.parse.urlsplit(location)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        return "another place"
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
 
 
 def judge_version(answer: Answer | None) -> tuple[Finding, ...]:
