@@ -50,6 +50,8 @@ PLANS = {
         concurrent=2,
         helper_image="helper:1",
         allowed_images=("python:*",),
+        allowed_pull_policies=("never",),
+        http_proxy="http://proxy.example:3128",
         tls_ca_file=Path("/ca.pem"),
         extra_tags=("lab",),
     ),
@@ -127,6 +129,21 @@ def test_the_selfcheck_is_wired_and_confined_as_a_job() -> None:
         assert list(spec.security_opt) == docker["security_opt"]
         assert (spec.image, spec.shm_size) == (docker["image"], docker["shm_size"])
         assert [f"{m.source}:{m.target}:ro" for m in spec.mounts if m.read_only] == docker["volumes"][:1]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "default"),
+    [
+        (("if-not-present", "always"), "if-not-present"),
+        (("always", "if-not-present"), "if-not-present"),
+        (("never",), "never"),
+        (("always", "never"), "always"),
+    ],
+)
+def test_the_default_pull_policy_is_one_that_is_allowed(allowed: tuple[str, ...], default: str) -> None:
+    (runner,) = config_document(plan_for(HostFacts(), allowed_pull_policies=allowed))["runners"]
+    assert runner["docker"]["pull_policy"] == [default]
+    assert runner["docker"]["allowed_pull_policies"] == list(allowed)
 
 
 def test_allowed_images_hold_the_job_image_itself() -> None:
