@@ -244,6 +244,13 @@ def test_the_runners_own_tokens_are_watched(days: list[float | None], status: st
     assert "secret" not in repr(finding)
 
 
+def test_a_time_without_a_zone_is_utc() -> None:
+    one = registration(7, 2)
+    assert one.expires_at is not None
+    naive = one.model_copy(update={"expires_at": one.expires_at.replace(tzinfo=None)})
+    assert judge_runners([naive, registration(8, 90)], NOW)[0].status == "warning"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

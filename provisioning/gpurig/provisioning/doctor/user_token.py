@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from gpurig.provisioning.doctor.exchange import Answer
@@ -85,7 +85,7 @@ def judge_runners(registrations: Sequence[Registration], now: datetime) -> tuple
     """The finding on the tokens of this box's runners, from what is remembered."""
     if not registrations:
         return (Finding("runner tokens", "skipped", "this box has no runner yet", area="gitlab"),)
-    ends = [(one.expires_at, one.id) for one in registrations if one.expires_at is not None]
+    ends = [(_aware(one.expires_at), one.id) for one in registrations if one.expires_at is not None]
     if not ends:
         message = f"{len(registrations)} that never expire" if len(registrations) > 1 else "never expires"
         return (Finding("runner tokens", "ok", message, area="gitlab"),)
@@ -98,6 +98,11 @@ def judge_runners(registrations: Sequence[Registration], now: datetime) -> tuple
     message = f"the token of runner #{number} {'has expired' if gone else 'expires soon'} and was not renewed"
     hint = "gpurig up --token-file FILE makes a new runner" if gone else "does gitlab-runner run? gpurig status"
     return (Finding("runner tokens", "failed" if gone else "warning", message, found=found, hint=hint, area="gitlab"),)
+
+
+def _aware(end: datetime) -> datetime:
+    """A time without a zone, as somebody may have written it into the state, is UTC."""
+    return end if end.tzinfo else end.replace(tzinfo=UTC)
 
 
 def _say(status: Status, message: str, *, found: str = "", hint: str = "") -> Finding:
