@@ -12,28 +12,22 @@ import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gpurig.provisioning.config_toml import config_document, render_config
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import DockerEngine
 from gpurig.provisioning.engine import DEFAULT_ADDRESS, engine_facts
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import DeviceNode, Gpu, HostFacts
-from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.plan import Box, ImageTags, Plan, plan_box
-from gpurig.provisioning.settings import make_settings
-from gpurig.provisioning.state import Registration
+from gpurig.provisioning.plan import Plan
 from standins import machines, wired_box
 from standins.gitlab import GitLab
 from standins.missing import missing
 from standins.nvml import FakeNvml, write_cdi_spec
 from standins.nvml.hook import write_hook
 from standins.own_engine import copy_image, dockerd_of, own_engine
-from standins.running import register
 
 if TYPE_CHECKING:
     import docker
@@ -145,14 +139,6 @@ def _facts(document: Mapping[str, Any]) -> HostFacts:
     return HostFacts(gpus=gpus)
 
 
-def _plan(host: HostFacts, facts: EngineFacts, image: str, layout: str, root: Path) -> Plan:
-    settings = make_settings(
-        {"url": "http://127.0.0.1:1", "runner_type": "project", "target": "1", "layout": layout, "name": "gpurig-test"}
-    )
-    tags = ImageTags({"cpu": image, "cuda": image, "rocm": image}, image)
-    return plan_box(host, facts, settings, paths=Paths(name="gpurig-test", root=root), box=Box("box", "1"), images=tags)
-
-
 def _usable(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The GPUs of a `detect --json`, without the number, which is the container's own.
 
@@ -169,26 +155,8 @@ def _prove(rig: Rig, plan: Plan, seen: Mapping[str, Any], gitlab: GitLab, folder
     """A container by the SDK, a job by config.toml and the exporter's container see what the host saw of theirs."""
     (image,) = plan.job_images
     host = {gpu["uuid"]: gpu for gpu in _usable(seen)}
-    project = gitlab.add_project("team/app")
-    registrations = {}
-    for number, entry in enumerate(plan.entries):
-        runner = register(gitlab, project, tags=[f"entry-{number}"])
-        registrations[entry.key] = Registration(
-            key=entry.key,
-            spec=entry.runner.digest(),
-            url=gitlab.url,
-            id=runner.id,
-            token=runner.token,
-            description=entry.runner.description,
-            tags=entry.runner.tags,
-            obtained_at=datetime.now(UTC),
-            expires_at=None,
-        )
-    document = config_document(plan, registrations)
-    for runner_table in document["runners"]:
-        # Containers of the oldest engine here have no network of their own.
-        runner_table["url"], runner_table["docker"]["network_mode"] = gitlab.url, "none"
-    with wired_box.runner_process(rig.client, rig.address, folder / "runner", render_config(document)):
+    text = wired_box.config_text(plan, gitlab)
+    with wired_box.runner_process(rig.client, rig.address, folder / "runner", text):
         for number, entry in enumerate(plan.entries):
             expected = [host[one] for one in entry.gpus]
             by_sdk = rig.client.containers.run(
@@ -246,7 +214,9 @@ def test_nvidia_by_cdi(  # noqa: PLR0917 - fixtures
     fake_nvml.set(_nvml(name))
     seen = wired_box.seen_by_host(machine, tmp_path, fake_nvml.environment())
     facts = _cdi_facts(current, write_cdi_spec(cdi_spec, fake_nvml, _nvml(name), tmp_path / "visible.txt"))
-    plan = _plan(_facts(seen), facts, wired_box.image_of(current.client, base_image, machine), layout, tmp_path)
+    plan = wired_box.plan_of(
+        _facts(seen), facts, wired_box.image_of(current.client, base_image, machine), layout, tmp_path
+    )
     assert all(entry.wiring.driver == "cdi" for entry in plan.entries)
     assert len(plan.entries) == (1 if layout == "box" else len(seen["gpus"]))
     _prove(current, plan, seen, gitlab, tmp_path)
@@ -262,7 +232,7 @@ def test_beside_a_lost_card_the_other_is_wired_by_its_own_number(  # noqa: PLR09
     seen = wired_box.seen_by_host(machine, tmp_path, fake_nvml.environment())
     assert [gpu["uuid"] for gpu in seen["gpus"]] == [other["uuid"]]
     image = wired_box.image_of(current.client, base_image, machine)
-    plan = _plan(_facts(seen), _cdi_facts(current, names), image, "gpu", tmp_path)
+    plan = wired_box.plan_of(_facts(seen), _cdi_facts(current, names), image, "gpu", tmp_path)
     assert plan.entries[0].wiring.device_ids == ("nvidia.com/gpu=1",)
     _prove(current, plan, seen, gitlab, tmp_path)
 
@@ -283,7 +253,9 @@ def test_nvidia_by_its_hook(  # noqa: PLR0917 - fixtures
     monkeypatch.setenv("PATH", f"{hooked.hook}:{os.environ['PATH']}")
     facts = engine_facts(hooked.client, hooked.address)
     assert facts.nvidia_runtime
-    plan = _plan(_facts(seen), facts, wired_box.image_of(hooked.client, base_image, machine), layout, tmp_path)
+    plan = wired_box.plan_of(
+        _facts(seen), facts, wired_box.image_of(hooked.client, base_image, machine), layout, tmp_path
+    )
     assert {entry.wiring.driver for entry in plan.entries} == {""}
     _prove(hooked, plan, seen, gitlab, tmp_path)
 
@@ -307,7 +279,7 @@ def test_amd_by_device_files(  # noqa: PLR0917 - fixtures
     layout: str, either: Rig, base_image: str, instincts: dict[str, Any], gitlab: GitLab, tmp_path: Path
 ) -> None:
     image = wired_box.image_of(either.client, base_image, machines.load(INSTINCTS))
-    plan = _plan(_facts(instincts), engine_facts(either.client, either.address), image, layout, tmp_path)
+    plan = wired_box.plan_of(_facts(instincts), engine_facts(either.client, either.address), image, layout, tmp_path)
     assert plan.entries[0].wiring.group_add == (str(KFD_GID), str(RENDER_GID))
     _prove(either, plan, instincts, gitlab, tmp_path)
 
@@ -315,7 +287,9 @@ def test_amd_by_device_files(  # noqa: PLR0917 - fixtures
 def test_an_unprivileged_user_opens_amds_device_files_by_the_numeric_groups_alone(
     either: Rig, base_image: str, instincts: dict[str, Any], tmp_path: Path
 ) -> None:
-    plan = _plan(_facts(instincts), engine_facts(either.client, either.address), base_image, "gpu", tmp_path)
+    plan = wired_box.plan_of(
+        _facts(instincts), engine_facts(either.client, either.address), base_image, "gpu", tmp_path
+    )
     wiring = plan.entries[0].wiring
     program = "import os\nfor path in ('/dev/kfd', '/dev/dri/renderD128'):\n    os.close(os.open(path, os.O_RDWR))"
 
@@ -348,7 +322,7 @@ def test_amd_by_cdi(  # noqa: PLR0917 - fixtures
     image = wired_box.image_of(current.client, base_image, machines.load(INSTINCTS))
     # As detection answers where it finds no device files.
     host = HostFacts(gpus=tuple(replace(gpu, nodes=()) for gpu in _facts(instincts).gpus))
-    plan = _plan(host, facts, image, "gpu", tmp_path)
+    plan = wired_box.plan_of(host, facts, image, "gpu", tmp_path)
     assert [entry.wiring.device_ids for entry in plan.entries] == [(f"amd.com/gpu={place}",) for place in range(4)]
     _prove(current, plan, instincts, gitlab, tmp_path)
 
@@ -357,7 +331,7 @@ def test_a_box_without_a_gpu(either: Rig, base_image: str, gitlab: GitLab, tmp_p
     machine = machines.Machine("none", expect={}, nvml=None, files={}, links={})
     seen = wired_box.seen_by_host(machine, tmp_path, os.environ)
     image = wired_box.image_of(either.client, base_image, machine)
-    plan = _plan(_facts(seen), engine_facts(either.client, either.address), image, "gpu", tmp_path)
+    plan = wired_box.plan_of(_facts(seen), engine_facts(either.client, either.address), image, "gpu", tmp_path)
     assert plan.entries[0].key == "cpu"
     _prove(either, plan, seen, gitlab, tmp_path)
 
@@ -367,5 +341,7 @@ def test_an_oldest_engine_without_nvidias_hook_is_told_with_the_fix(legacy: Rig,
 
     card = Gpu("cuda", "GPU-1", "RTX 4090", "0000:01:00.0", 24 * 2**30, index="0")
     with pytest.raises(PrerequisiteError) as caught:
-        _plan(HostFacts(gpus=(card,)), engine_facts(legacy.client, legacy.address), "image", "gpu", tmp_path)
+        wired_box.plan_of(
+            HostFacts(gpus=(card,)), engine_facts(legacy.client, legacy.address), "image", "gpu", tmp_path
+        )
     assert "nvidia-ctk runtime configure" in caught.value.hint

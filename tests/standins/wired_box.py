@@ -12,12 +12,20 @@ import sys
 import tarfile
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import pynvml
 from gpurig.common.process import run
+from gpurig.provisioning.config_toml import config_document, render_config
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.plan import Box, ImageTags, Plan, plan_box
+from gpurig.provisioning.settings import make_settings
+from gpurig.provisioning.state import Registration
 
 from standins import machines, running
 from standins.gitlab import GitLab, Job
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 
 # Where the image has the machine's sysfs; its dev is the container's own.
 RECORDED = "/recorded"
+NAME = "gpurig-test"
 DETECT = ["gpurig", "detect", "--json", "--host-root", RECORDED]
 _REPOSITORY = Path(__file__).parents[2]
 _PROGRAM = b'#!/bin/sh\nPYTHONPATH=/opt/gpurig exec python3 -B -m gpurig.runner "$@"\n'
@@ -80,6 +89,39 @@ def image_of(engine: docker.DockerClient, base_image: str, machine: machines.Mac
 
 def _sources(folder: Path, target: str) -> dict[str, tuple[bytes, int]]:
     return {f"{target}/{path.relative_to(folder)}": (path.read_bytes(), 0o644) for path in sorted(folder.rglob("*.py"))}
+
+
+def plan_of(host: HostFacts, facts: EngineFacts, image: str, layout: str, root: Path, **given: Any) -> Plan:
+    """The plan of a box all of whose images are `image`; `given` are settings."""
+    settings = make_settings(
+        {"url": "http://127.0.0.1:1", "runner_type": "project", "target": "1", "layout": layout, "name": NAME, **given}
+    )
+    tags = ImageTags({"cpu": image, "cuda": image, "rocm": image}, image)
+    return plan_box(host, facts, settings, paths=Paths(name=NAME, root=root), box=Box("box", "1"), images=tags)
+
+
+def config_text(plan: Plan, gitlab: GitLab) -> str:
+    """The plan's config.toml for runners that a project of `gitlab` has: one of the tag entry-N for each entry."""
+    project = gitlab.add_project("team/app")
+    registrations = {}
+    for number, entry in enumerate(plan.entries):
+        runner = running.register(gitlab, project, tags=[f"entry-{number}"])
+        registrations[entry.key] = Registration(
+            key=entry.key,
+            spec=entry.runner.digest(),
+            url=gitlab.url,
+            id=runner.id,
+            token=runner.token,
+            description=entry.runner.description,
+            tags=entry.runner.tags,
+            obtained_at=datetime.now(UTC),
+            expires_at=None,
+        )
+    document = config_document(plan, registrations)
+    for table in document["runners"]:
+        # Containers of the oldest engine here have no network of their own.
+        table["url"], table["docker"]["network_mode"] = gitlab.url, "none"
+    return render_config(document)
 
 
 @contextlib.contextmanager
