@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess  # noqa: TID251 - the command is killed while it runs
@@ -14,12 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gpurig.runner import workflow
 from standins.gitlab import GitLab, Job
 
 if TYPE_CHECKING:
     import docker
 
 pytestmark = pytest.mark.docker
+
+TESTS = Path(__file__).parents[1]
+STEPS = [step.name for step in workflow.STEPS]
 
 
 @dataclass
@@ -47,6 +52,41 @@ class Box:
             out, err = process.communicate(timeout=600)
             return process.returncode, out + err
 
+    def killed(self, step: str, moment: str, *more: str) -> None:
+        """`gpurig up` that dies by SIGKILL before, in or after a step."""
+        words = ["up", "--root", str(self.root), *self.options, *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "standins.killed_up", step, moment, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+        )
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+
+    def lasting(self, engine: docker.DockerClient) -> dict[str, Any]:
+        """Everything that lasts, without what differs from box to box."""
+        runners = self.gitlab.runners
+        root = str(self.root)
+
+        def plain(text: str) -> str:
+            for runner in runners:
+                text = text.replace(runner.token, "TOKEN").replace(f"#{runner.id}", "#ID")
+                text = re.sub(rf'(\bid = |"id": ){runner.id}\b', r"\1ID", text)
+            text = text.replace(root, "ROOT").replace(self.gitlab.url, "URL").replace(self.name, "NAME")
+            text = re.sub(r"\[[0-9a-f]{8}\]", "[BOX]", text)
+            return re.sub(r'(_at"?(?: =|:)|"spec":|"box:cpu":|"cpu":) [^,\n]+', r"\1 X", text)
+
+        kept = [path for path in self.root.rglob("*") if path.is_file() and path.name != ".runner_system_id"]
+        return {
+            "files": [name.replace(self.name, "NAME") for name in self.files()],
+            "texts": {path.name: plain(path.read_text()) for path in kept},
+            "modes": {path.name: oct(path.stat().st_mode) for path in kept},
+            "containers": sorted((name.replace(self.name, "NAME"), on) for name, on in self.containers(engine).items()),
+            "gitlab": [(plain(one.description), one.tag_list, one.run_untagged, one.locked) for one in runners],
+        }
+
     def files(self) -> list[str]:
         """Every file and folder of the box."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*"))
@@ -70,6 +110,8 @@ def make_box(
         root.mkdir()
         options = ["--url", gitlab.url, "--project", str(project.id), "--token-file", str(token_file), "--cpu"]
         options += ["--name", name, "--runner-image", runner, "--base-image", base, "--metrics-listen", "off"]
+        # The stand-in GitLab is on this machine.
+        options += ["--http-proxy", "", "--https-proxy", ""]
         box = Box(gitlab, root, name, options)
         try:
             yield box
@@ -84,6 +126,35 @@ def box(
 ) -> Iterator[Box]:
     with make_box(tmp_path, engine, bridge_address, standin_runner_image, base_image) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: docker.DockerClient,
+    bridge_address: str,
+    standin_runner_image: str,
+    base_image: str,
+) -> dict[str, Any]:
+    """What an `up` leaves that nobody disturbed."""
+    with make_box(
+        tmp_path_factory.mktemp("undisturbed"), engine, bridge_address, standin_runner_image, base_image
+    ) as box:
+        code, said = box.up()
+        assert code == 0, said
+        return box.lasting(engine)
+
+
+@pytest.mark.parametrize("moment", ["before", "in", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_an_up_that_is_killed_anywhere_is_healed_by_the_next(
+    box: Box, engine: docker.DockerClient, undisturbed: dict[str, Any], step: str, moment: str
+) -> None:
+    box.killed(step, moment)
+    code, said = box.up()
+    assert code == 0, said
+    assert box.lasting(engine) == undisturbed
+    assert len(box.gitlab.runners) == 1
 
 
 def test_a_runner_whose_answer_a_killed_up_never_read_is_found_and_deleted_by_the_next(
@@ -171,6 +242,19 @@ def test_an_up_that_changes_the_runner_loses_no_running_job(box: Box, change: li
     assert code == 0, said
     assert len(box.gitlab.runners) == 1
     assert box.up()[1].count("unchanged") == 6
+
+
+@pytest.mark.parametrize("step", STEPS[STEPS.index("register") :])
+def test_an_up_that_is_killed_anywhere_loses_no_running_job(box: Box, step: str) -> None:
+    job = start_slow_job(box)
+    box.killed(step, "in", "--tag", "lab", "--concurrent", "2")
+    code, said = box.up("--tag", "lab", "--concurrent", "2")
+    assert code == 0, said
+    assert job.status == "running"
+    let_it_end(box)
+    box.gitlab.wait_for_jobs([job], 60)
+    assert (job.status, "ended" in job.log) == ("success", True)
+    assert [runner.tag_list for runner in box.gitlab.runners] == [["cpu", "gpurig", "lab"]]
 
 
 FAILURES: dict[str, tuple[dict[str, Any], str, int]] = {

@@ -29,7 +29,7 @@ LOOK = (
     Step("plan", up_steps.plan),
 )
 
-STEPS = (
+STEPS: tuple[Step, ...] = (
     *LOOK,
     Step("register", register),
     Step("image", up_steps.image),
