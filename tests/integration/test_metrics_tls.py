@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -16,17 +17,31 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bcrypt
 import pytest
+from gpurig.common.files import make_directory, write_atomic
 from gpurig.common.process import run
 from gpurig.common.waiting import wait_for
+from gpurig.images.build import ensure_image
+from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.facts import HostFacts
+from gpurig.runner.exporter.image import plan_exporter_image
+from gpurig.runner.exporter.web_config import load_web_config
+from gpurig.runner.metrics_files import web_files
+from standins import wired_box
 from standins.gitlab import certificates
 from standins.missing import missing
+
+if TYPE_CHECKING:
+    import docker
 
 PASSWORD = "open sesame: ü"
 
@@ -42,7 +57,7 @@ class Served:
 
     folder: Path
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     log: Path
 
     def context(self) -> ssl.SSLContext:
@@ -73,19 +88,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def _served(folder: Path, extra: str = "", *, address: str = "0.0.0.0") -> Iterator[Served]:  # noqa: S104 - TLS and users
+def write_web_config(folder: Path, extra: str = "") -> Path:
+    """web.yml with a user and TLS by server.crt, which the authority in ca.pem signed; `extra` are keys of TLS."""
     if shutil.which("openssl") is None:
         missing("no openssl to make certificates with", "GPURIG_REQUIRE_PROMTOOL")
     certificates.make(folder, "127.0.0.1")
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-    (folder / "web.yml").write_text(
+    path = folder / "web.yml"
+    path.write_text(
         f"tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n{extra}"
         f"basic_auth_users:\n  prometheus: {hashed}\n"
     )
+    return path
+
+
+@contextmanager
+def _served(folder: Path, extra: str = "", *, address: str = "0.0.0.0") -> Iterator[Served]:  # noqa: S104 - TLS and users
+    web_config = write_web_config(folder, extra)
     port, log = _free_port(), folder / "exporter.log"
     command = [sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--backend", "demo"]
-    command += ["--listen", f"{address}:{port}", "--web-config", str(folder / "web.yml")]
+    command += ["--listen", f"{address}:{port}", "--web-config", str(web_config)]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stderr=out)
     try:
@@ -247,3 +269,51 @@ def test_on_an_address_that_others_reach_it_does_not_start_unprotected(listen: s
     assert "--web-config" in done.stderr
     assert "--insecure" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.docker
+def test_in_its_container_the_exporter_reads_the_owners_files_as_a_user_of_its_own(
+    engine: docker.DockerClient, base_image: str, tmp_path: Path
+) -> None:
+    image = ensure_image(engine, plan_exporter_image(base_image=base_image), on_line=lambda _: None).tag
+    owners = tmp_path / "owners"
+    owners.mkdir(mode=0o700)
+    web_config = write_web_config(owners)
+    (owners / "server.key").chmod(0o600)
+    port = _free_port()
+    # Whatever address others would use, it is the loopback one that is tried here.
+    plan = wired_box.plan_of(
+        HostFacts(),
+        EngineFacts("unix:///x", "26.1"),
+        image,
+        "gpu",
+        tmp_path,
+        metrics_listen=f"0.0.0.0:{port}",
+        metrics_web_config=web_config,
+    )
+    before = os.umask(0o077)
+    try:
+        make_directory(plan.paths.metrics_web.parent, 0o700)
+        make_directory(plan.paths.metrics_web, 0o755)
+        for name, text in web_files(load_web_config(web_config)).items():
+            write_atomic(plan.paths.metrics_web / name, text, mode=0o644)
+    finally:
+        os.umask(before)
+    adapter = DockerEngine(engine, "unix:///x")
+    mark = uuid.uuid4().hex[:8]
+    planned = plan.containers[-1]
+    assert "--insecure" not in planned.command
+    spec = replace(planned, name=f"gpurig-test-{mark}", instance=f"test-{mark}", restart=False)
+    made = adapter.create(spec, str(engine.images.get(image).id))
+    try:
+        adapter.start(made)
+        assert wait_for(lambda: "serving" in adapter.logs(made) or adapter.status(made) != "running", timeout_s=60)
+        one = Served(owners, port, None, owners / "none")
+        assert one.get("/metrics", password="wrong") == 401
+        assert one.get("/metrics") == 200, adapter.logs(made)
+        assert engine.containers.get(made).exec_run(["id", "-u"]).output.strip() != b"0"
+        seen = json.dumps(engine.containers.get(made).attrs)
+        assert "$2b$" not in seen
+        assert "PRIVATE KEY" not in seen
+    finally:
+        adapter.remove(made)
