@@ -34,17 +34,22 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def legacy_engine() -> Iterator[docker.DockerClient]:
-    """A client of the oldest engine that gpurig works with, beside the other: GPURIG_LEGACY_DOCKER_HOST names it."""
+def legacy_address() -> str:
+    """Where the oldest engine that gpurig works with listens, beside the other: GPURIG_LEGACY_DOCKER_HOST."""
+    return os.environ.get("GPURIG_LEGACY_DOCKER_HOST", "unix:///run/docker-legacy.sock")
+
+
+@pytest.fixture(scope="session")
+def legacy_engine(legacy_address: str) -> Iterator[docker.DockerClient]:
+    """A client of the oldest engine; skips where it does not answer."""
     import docker
     from docker.errors import DockerException
 
-    address = os.environ.get("GPURIG_LEGACY_DOCKER_HOST", "unix:///run/docker-legacy.sock")
     try:
-        client = docker.DockerClient(base_url=address, timeout=600)
+        client = docker.DockerClient(base_url=legacy_address, timeout=600)
         client.ping()
     except DockerException as error:
-        missing(f"no second, oldest engine answers at {address} ({type(error).__name__})", _REQUIRE_LEGACY)
+        missing(f"no second, oldest engine answers at {legacy_address} ({type(error).__name__})", _REQUIRE_LEGACY)
     yield client
     client.close()
 

@@ -27,25 +27,18 @@ pytestmark = pytest.mark.docker
 MakeSpec = Callable[..., ContainerSpec]
 
 
-LEGACY = "unix:///run/docker-legacy.sock"
-
-
 @pytest.fixture(params=["current", "oldest"])
 def adapter(request: pytest.FixtureRequest, engine: docker.DockerClient, base_image: str) -> Iterator[DockerEngine]:
-    """The engine of this machine, and a 20.10 beside it where one runs."""
+    """The engine of this machine, and the oldest one beside it."""
+    assert engine.ping()
     address = os.environ.get("DOCKER_HOST", DEFAULT_ADDRESS)
     if request.param == "oldest":
-        address = LEGACY
-    try:
-        client = connect(address)
-    except PrerequisiteError as error:
-        if request.param == "current":
-            raise
-        pytest.skip(f"no second, oldest engine: {error.message}")
+        address = request.getfixturevalue("legacy_address")
+        base_image = request.getfixturevalue("legacy_base_image")
+    client = connect(address)
     try:
         found = DockerEngine(client, address)
-        if found.image_id(base_image) is None:
-            pytest.skip(f"the engine at {address} has no base image {base_image}")
+        assert found.image_id(base_image)
         yield found
     finally:
         client.close()
@@ -228,13 +221,19 @@ def test_caches_of_a_runner_are_removed_with_it_and_no_others(adapter: DockerEng
     assert mine.id
 
 
-def test_a_wired_gpu_is_in_the_container(adapter: DockerEngine, make: MakeSpec, instance: str) -> None:
+def test_a_wired_gpu_is_in_the_container_or_refused_where_the_engine_has_no_way(
+    adapter: DockerEngine, make: MakeSpec, instance: str
+) -> None:
+    gpu = Gpu("cuda", f"GPU-{instance}", "RTX 4090", "0000:01:00.0", 24 * 2**30)
     folders = [Path(str(one)) for one in adapter.client.info().get("CDISpecDirs") or []]
-    if not folders or not os.access(folders[0], os.W_OK):
-        pytest.skip("the engine knows no CDI, or its spec folder cannot be written")
+    if not folders:
+        with pytest.raises(PrerequisiteError, match="cannot give NVIDIA GPUs"):
+            wire([gpu], replace(adapter.facts(), nvidia_runtime=False))
+        return
+    if not os.access(folders[0], os.W_OK):
+        pytest.skip(f"{folders[0]}, where the engine looks for CDI specs, cannot be written")
     # A file of our own: a real card's spec on this machine stays what it is.
     spec_file = folders[0] / f"{instance}.json"
-    gpu = Gpu("cuda", f"GPU-{instance}", "RTX 4090", "0000:01:00.0", 24 * 2**30)
     spec_file.write_text(
         json.dumps(
             {

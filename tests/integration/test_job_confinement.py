@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 RunJob = Callable[..., Job]
-_LEGACY = os.environ.get("GPURIG_LEGACY_DOCKER_HOST", "unix:///run/docker-legacy.sock")
 # The first line says that the job ran at all, the last that it was not ended before its end.
 _ALL_FAIL = 'echo started; for try in "$@"; do if sh -c "$try"; then echo "SUCCEEDED: $try"; fi; done; echo ended'
 
@@ -33,7 +32,7 @@ def run_job(
     address = os.environ.get("DOCKER_HOST", DEFAULT_ADDRESS)
     if request.param == "oldest":
         request.getfixturevalue("legacy_base_image")
-        address = _LEGACY
+        address = request.getfixturevalue("legacy_address")
     root = tmp_path_factory.mktemp("box")
     plan = wired_box.plan_of(HostFacts(), engine_facts(client, address), base_image, "gpu", root)
     # The owner's files as they lie on a box, a model among them.

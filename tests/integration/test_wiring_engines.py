@@ -40,7 +40,6 @@ MIG = "h100-mig-r590"
 INSTINCTS = "mi300a-x4-spx"
 # Numbers that no image's group has.
 KFD_GID, RENDER_GID = 20044, 20105
-_LEGACY = os.environ.get("GPURIG_LEGACY_DOCKER_HOST", "unix:///run/docker-legacy.sock")
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ def current(engine: docker.DockerClient) -> Rig:
 
 
 @pytest.fixture
-def legacy(legacy_engine: docker.DockerClient, legacy_base_image: str) -> Rig:
+def legacy(legacy_engine: docker.DockerClient, legacy_address: str, legacy_base_image: str) -> Rig:
     assert legacy_base_image
-    return Rig(legacy_engine, _LEGACY)
+    return Rig(legacy_engine, legacy_address)
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def hooked(
     settings: dict[str, Any] = {}
     if request.param == "oldest":
         request.getfixturevalue("legacy_engine")
-        dockerd = dockerd_of(_LEGACY)
+        dockerd = dockerd_of(request.getfixturevalue("legacy_address"))
     else:
         dockerd = dockerd_of(os.environ.get("DOCKER_HOST", DEFAULT_ADDRESS))
         if request.param == "with CDI and no spec":
