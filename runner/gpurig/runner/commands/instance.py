@@ -49,14 +49,17 @@ class UserToken:
         from gpurig.provisioning.settings import check_token  # noqa: PLC0415 - pydantic is heavy
 
         self._check = check_token
-        given = None
+        given, where = None, "--token-file"
         if token_file == "-":  # noqa: S105 - a file's name
             given = sys.stdin.read()
         elif token_file is not None:
             given = read_text(Path(token_file))
         elif os.environ.get(TOKEN_VARIABLE):
-            given = os.environ[TOKEN_VARIABLE]
-        self._known = None if given is None else check_token(given)
+            given, where = os.environ[TOKEN_VARIABLE], TOKEN_VARIABLE
+        try:
+            self._known = None if given is None else check_token(given)
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", hint=error.hint) from error
 
     def get(self) -> str:
         """The token, asked for on a terminal where it is not known.
