@@ -17,7 +17,8 @@ from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.facts import Gpu, HostFacts
 from gpurig.runner import workflow
 
-from standins.memory_box import Faults, Killed, MemoryBox, every_fault, two_gpus
+from standins.faults import Faults, Killed, every_fault
+from standins.memory_box import MemoryBox, two_gpus
 
 
 @contextlib.contextmanager

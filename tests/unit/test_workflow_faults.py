@@ -12,7 +12,8 @@ from gpurig.common.errors import ApplianceError
 from gpurig.runner import workflow
 from gpurig.runner.taking_down import take_down
 from standins.convergence import SCENARIOS, no_machine, try_every_fault
-from standins.memory_box import ROOT, Faults, Killed, MemoryBox, every_fault
+from standins.faults import Faults, Killed, every_fault
+from standins.memory_box import ROOT, MemoryBox
 
 
 @pytest.mark.parametrize("wide", [True, False], ids=["api", "create_runner"])
