@@ -210,7 +210,7 @@ def journey(root: Path, address: str, runner_image: str, base_image: str) -> Ite
         options = [
             *("--url", gitlab.url, "--project", str(project.id), "--token-file", str(token_file), "--cpu"),
             *("--name", name, "--runner-image", runner_image, "--base-image", base_image),
-            *("--metrics-listen", f"127.0.0.1:{port}"),
+            *("--metrics-listen", f"127.0.0.1:{port}", "--http-proxy", "", "--https-proxy", ""),
         ]
         yield Journey(
             gitlab=gitlab,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpurig.common.errors import ApplianceError
+from gpurig.common.errors import ApplianceError, InputError
 from gpurig.provisioning.containers import RunningJob
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.facts import HostFacts
@@ -107,9 +107,17 @@ def test_images_come_from_files_where_some_are_missing_and_only_there() -> None:
             "standins.memory_box.MemoryImages.ensure",
             lambda self, tag, on_line: HadImage(box.engine.images[tag], built=False),
         )
+        patch.setattr("gpurig.runner.up_steps.check_archives", lambda _: None)
         up(box, archives=(archive,))
         up(box, archives=(archive,))
     assert loaded == [archive]
+
+
+def test_a_file_with_images_that_is_not_there_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    box = MemoryBox(HostFacts())
+    with pytest.raises(InputError, match=r"none\.tar"):
+        up(box, archives=(tmp_path / "none.tar",))
+    assert not box.gitlab.runners
 
 
 def test_down_removes_the_images_where_asked() -> None:

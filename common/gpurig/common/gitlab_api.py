@@ -125,10 +125,18 @@ def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str) -> RemoteError
             hint="check that the URL is a GitLab, not a proxy or a login page",
         )
     # A proxy's error page says nothing in one line.
-    reason = str(error.error_message or "").strip() if said_by_gitlab(error) else ""
+    reason = _reason(error) if said_by_gitlab(error) else ""
     reason = reason if len(reason) <= 200 else reason[:200] + "…"
     hint = _STATUS_HINTS.get(status, "GitLab itself failed: try again later, or look at its status page")
     return RemoteError(f"{doing}: GitLab answered {status}" + (f" ({reason})" if reason else ""), hint=hint)
+
+
+def _reason(error: gitlab.GitlabError) -> str:
+    """GitLab's own words; for a token's faults they stand beside the error's code, as OAuth wants it."""
+    body = json.loads(error.response_body or b"null")
+    described = body.get("error_description") if isinstance(body, dict) else None
+    reason = str(error.error_message or "").strip()
+    return f"{reason}: {described.strip()}" if isinstance(described, str) and described.strip() else reason
 
 
 def said_by_gitlab(error: gitlab.GitlabError) -> bool:

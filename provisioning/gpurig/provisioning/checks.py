@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
-from gpurig.common.files import read_bytes
+from gpurig.common.files import read_bytes, read_problem
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.facts import HostFacts
@@ -85,6 +85,19 @@ def check_certificates(path: Path) -> None:
         raise InputError(
             f"{path} holds no certificate that can be read", hint="--tls-ca-file takes a PEM file"
         ) from error
+
+
+def check_archives(archives: Sequence[Path]) -> None:
+    """The files with images can be read.
+
+    Raises:
+        InputError: one is not there. PrerequisiteError: one may not be read.
+    """
+    for archive in archives:
+        try:
+            archive.open("rb").close()
+        except OSError as error:
+            raise read_problem(archive, error) from error
 
 
 def check_names(engine: Engine, containers: Sequence[ContainerSpec]) -> None:

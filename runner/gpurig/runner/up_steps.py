@@ -8,7 +8,14 @@ import json
 from gpurig.common.errors import PrerequisiteError
 from gpurig.common.files import read_text
 from gpurig.common.waiting import wait_for
-from gpurig.provisioning.checks import check_ca_file, check_folders, check_hardware, check_names, check_port
+from gpurig.provisioning.checks import (
+    check_archives,
+    check_ca_file,
+    check_folders,
+    check_hardware,
+    check_names,
+    check_port,
+)
 from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.instances import instances, shared_gpus
@@ -36,6 +43,7 @@ def check(run: UpRun) -> str:
     check_ca_file(run.settings)
     check_metrics(run.settings)
     check_folders(run.paths)
+    check_archives(run.archives)
     run.engine = run.world.engine(run.settings.docker_host)
     run.engine_facts = run.engine.facts()
     listening = {
