@@ -41,13 +41,15 @@ class Example:
     Attributes:
         tokens: ids, the end-of-text included where one is learned.
         weights: how much the loss counts the prediction OF this token.
-        faults: 1 where the text up to here is already wrong, 0 where it is not yet, -1 where nothing is asked;
-            empty for a model that does not learn it.
+        faults: 1 at the token that first leaves the right answer, 0 at those before it, -1 where nothing is asked;
+            empty where there is no answer to judge.
+        broken: 1 from that token on, 0 before it, -1 outside of the answer; empty likewise.
     """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
     faults: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
 
 
 class Source(Protocol):
@@ -77,7 +79,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class GeneratorSource:
-    """Prompts with their right answers; `held_out` pipelines never appear."""
+    """Copying, then prompts with their right answers; `held_out` pipelines never appear."""
 
     tokenizer: Tokenizer
     held_out: Container[str]
@@ -98,9 +100,10 @@ class GraderSource:
 
     tokenizer: Tokenizer
     held_out: Container[str]
+    write_until: float = _WRITE_UNTIL
 
     def __call__(self, rng: random.Random, done: float) -> Example:
-        if done < _WRITE_UNTIL:
+        if done < self.write_until:
             return GeneratorSource(self.tokenizer, self.held_out)(rng, done)
         while True:
             task = tasks.make_task(rng)
@@ -126,7 +129,10 @@ def graded_example(tokenizer: Tokenizer, task: tasks.Task, answer: str) -> Examp
     verdict = tokenizer.encode(tasks.GOOD if right else tasks.BAD)
     tokens = (*whole, *verdict)
     fault = next((at for at, (a, b) in enumerate(zip(whole, expected, strict=False)) if a != b), len(whole))
-    faults = tuple(-1 if at < len(prompt) or at >= len(whole) else int(at >= fault) for at in range(len(tokens)))
+    faults = tuple(
+        int(at == fault) if len(prompt) <= at <= min(fault, len(whole) - 1) else -1 for at in range(len(tokens))
+    )
+    broken = tuple(int(at >= fault) if len(prompt) <= at < len(whole) else -1 for at in range(len(tokens)))
     # A grader that can foretell right answers knows where a wrong one leaves them; this signal is dense.
     foretold = tuple(float(len(prompt) <= at < fault) for at in range(len(whole)))
-    return Example(tokens, foretold + (_VERDICT_WEIGHT,) * len(verdict), faults)
+    return Example(tokens, foretold + (_VERDICT_WEIGHT,) * len(verdict), faults, broken)
