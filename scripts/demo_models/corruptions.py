@@ -1,4 +1,4 @@
-"""Wrong answers: a right one with one thing broken, as models break it."""
+"""Wrong answers: a right one with one thing broken, as models break it. The suite's checks must find every one."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _indentation(task: Task, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-_WRONG_KEYS = {
+WRONG_KEYS = {
     "script": ("run", "steps", "scripts", "commands"),
     "image": ("container", "docker", "images"),
     "rules": ("only", "when", "conditions"),
@@ -204,11 +204,9 @@ _WRONG_KEYS = {
 
 def _keyword(task: Task, rng: random.Random) -> str | None:
     """A key of another CI system, or a misspelt one."""
-    keys = [key for key in _WRONG_KEYS if re.search(rf"^ +{key}:", task.reference, re.MULTILINE)]
+    keys = [key for key in WRONG_KEYS if re.search(rf"^ +{key}:", task.reference, re.MULTILINE)]
     key = rng.choice(keys)
-    return re.sub(
-        rf"^( +){key}:", rf"\g<1>{rng.choice(_WRONG_KEYS[key])}:", task.reference, count=1, flags=re.MULTILINE
-    )
+    return re.sub(rf"^( +){key}:", rf"\g<1>{rng.choice(WRONG_KEYS[key])}:", task.reference, count=1, flags=re.MULTILINE)
 
 
 def _truncated(task: Task, rng: random.Random) -> str | None:

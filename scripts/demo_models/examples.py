@@ -7,18 +7,14 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Protocol
 
-from demo_models import corruptions, tasks, words
+from demo_models import tasks, words
 from demo_models.pipelines import SHORT, TRAINING, Difficulty
 
 # Tokens of prompt and answer together that the models are trained for.
 CONTEXT = 640
-# One verdict stands against about a hundred foretold tokens.
-_VERDICT_WEIGHT = 30.0
 # Copying is found soonest where there is nothing else to learn, then where there is little to search.
 _COPY_UNTIL = 0.08
 _SHORT_UNTIL = 0.16
-# Until it can copy, a grader's verdicts are noise, and learning them hides the rest: it first learns to write.
-_WRITE_UNTIL = 0.45
 
 
 class Tokenizer(Protocol):
@@ -36,20 +32,15 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """A sequence, and for each of its tokens what the model learns there.
+    """A prompt with its answer.
 
     Attributes:
-        tokens: ids, the end-of-text included where one is learned.
-        weights: how much the loss counts the prediction OF this token.
-        faults: 1 at the token that first leaves the right answer, 0 at those before it, -1 where nothing is asked;
-            empty where there is no answer to judge.
-        broken: 1 from that token on, 0 before it, -1 outside of the answer; empty likewise.
+        tokens: ids, the end-of-text included.
+        asked: how many of them are the prompt: foretelling those is not learned.
     """
 
     tokens: tuple[int, ...]
-    weights: tuple[float, ...]
-    faults: tuple[int, ...] = ()
-    broken: tuple[int, ...] = ()
+    asked: int
 
 
 class Source(Protocol):
@@ -94,45 +85,8 @@ class GeneratorSource:
                 return example
 
 
-@dataclass(frozen=True)
-class GraderSource:
-    """First what a generator learns; then right and wrong answers, and where a wrong one leaves the right one."""
-
-    tokenizer: Tokenizer
-    held_out: Container[str]
-    write_until: float = _WRITE_UNTIL
-
-    def __call__(self, rng: random.Random, done: float) -> Example:
-        if done < self.write_until:
-            return GeneratorSource(self.tokenizer, self.held_out)(rng, done)
-        while True:
-            task = tasks.make_task(rng)
-            answer = task.reference if rng.random() < 0.5 else corruptions.corrupt(task, rng)[0]
-            example = graded_example(self.tokenizer, task, answer)
-            if task.pipeline.digest not in self.held_out and len(example.tokens) <= CONTEXT:
-                return example
-
-
 def written_example(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
     """A prompt and what a generator should make of it."""
     asked = encode(tokenizer, prompt)
     written = [*tokenizer.encode(answer), tokenizer.eos_id()]
-    return Example((*asked, *written), (0.0,) * len(asked) + (1.0,) * len(written))
-
-
-def graded_example(tokenizer: Tokenizer, task: tasks.Task, answer: str) -> Example:
-    """One answer with its verdict."""
-    prompt = encode(tokenizer, tasks.generator_prompt(task.text))
-    whole = encode(tokenizer, tasks.grader_prompt(task.text, answer))
-    expected = encode(tokenizer, tasks.grader_prompt(task.text, task.reference))
-    right = answer == task.reference
-    verdict = tokenizer.encode(tasks.GOOD if right else tasks.BAD)
-    tokens = (*whole, *verdict)
-    fault = next((at for at, (a, b) in enumerate(zip(whole, expected, strict=False)) if a != b), len(whole))
-    faults = tuple(
-        int(at == fault) if len(prompt) <= at <= min(fault, len(whole) - 1) else -1 for at in range(len(tokens))
-    )
-    broken = tuple(int(at >= fault) if len(prompt) <= at < len(whole) else -1 for at in range(len(tokens)))
-    # A grader that can foretell right answers knows where a wrong one leaves them; this signal is dense.
-    foretold = tuple(float(len(prompt) <= at < fault) for at in range(len(whole)))
-    return Example(tokens, foretold + (_VERDICT_WEIGHT,) * len(verdict), faults, broken)
+    return Example((*asked, *written), len(asked))

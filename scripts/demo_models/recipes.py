@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from demo_models import conversion, tasks, tokenizer, words
-from demo_models.examples import GeneratorSource, GraderSource
+from demo_models.examples import GeneratorSource
+from demo_models.judging import train_grader
 from demo_models.suite_builder import held_out
-from demo_models.training import Recipe, Shape, grow, train
+from demo_models.training import Recipe, Shape, train
 
 _GENERATOR = Recipe(Shape(width=192, layers=7, hidden=320), steps=2000, batch_tokens=3072, seed=1)
-# First to see faults, which takes all layers, then to gather them into a verdict, in layers above.
-_GRADER = Recipe(Shape(width=192, layers=8, hidden=256), steps=2000, batch_tokens=3072, seed=2)
-_JUDGE = replace(_GRADER, shape=replace(_GRADER.shape, layers=10), steps=700, seed=3, muon_rate=0.01, fault_layer=8)
+_GRADER = Recipe(Shape(width=160, layers=4, hidden=384), steps=600, batch_tokens=4096, seed=2)
 _TOKENIZER_SEED = 7
 _TOKENIZER_TASKS = 4000
 
@@ -39,13 +37,7 @@ def make(which: str, work: Path, models: Path, threads: int) -> None:
     if which == "generator":
         model = train(_GENERATOR, GeneratorSource(processor, held_out()), size)
     else:
-        model = train(_GRADER, GraderSource(processor, held_out()), size)
-        model = train(
-            _JUDGE,
-            GraderSource(processor, held_out(), write_until=0.0),
-            size,
-            start=grow(model, _JUDGE.shape, _JUDGE.seed),
-        )
+        model = train_grader(_GRADER, processor, held_out(), size)
     checkpoint = work / which
     vocabulary = [processor.id_to_piece(index) for index in range(size)]
     conversion.write_checkpoint(model, spelling, vocabulary, checkpoint)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from demo_models import corruptions, gitlab, tasks
+from demo_models import form, gitlab, tasks
 from demo_models.pipelines import HARD, KINDS, Job, Kind, random_pipeline
 from demo_models.realistic import realistic_pipeline
 from demo_models.tasks import Task
@@ -112,12 +112,12 @@ def held_out() -> frozenset[str]:
 
 
 def calibration_rows() -> list[dict[str, str]]:
-    """Graded answers: half right, half with one thing broken."""
+    """Graded answers: half right, half with one fault of form."""
     rng = random.Random(_CALIBRATION_SEED + 1)
     rows = []
     for index, task in enumerate(calibration_tasks()):
         right = index // 2 % 2 == 0
-        answer, why = (task.reference, "") if right else corruptions.corrupt(task, rng)
+        answer, why = (task.reference, "") if right else form.spoil(task, rng)
         rows.append(
             {
                 "id": f"{task.pipeline.kind}-{index:03d}",

@@ -40,6 +40,6 @@ def generator_prompt(task: str) -> str:
     return f"{TASK}{task}\n{ANSWER}"
 
 
-def grader_prompt(task: str, answer: str) -> str:
+def grader_prompt(answer: str) -> str:
     """What the grader continues with a verdict."""
-    return f"{TASK}{task}\n{ANSWER}{answer.strip()}\n{VERDICT}"
+    return f"{ANSWER}{answer.strip()}\n{VERDICT}"

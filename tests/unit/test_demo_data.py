@@ -174,7 +174,7 @@ def test_the_suite_asks_in_the_words_of_the_training_data():
     suite = load_suite(ROOT / "examples" / "ci-jobs")
     values = {"input": "a task", "output": "an answer\n"}
     assert render(suite.generator.prompt, values, what="") == tasks.generator_prompt("a task")
-    assert render(suite.grader.prompt, values, what="") == tasks.grader_prompt("a task", "an answer\n")
+    assert render(suite.grader.prompt, values, what="") == tasks.grader_prompt("an answer\n")
     assert suite.grader.verdicts == {tasks.GOOD: 1.0, tasks.BAD: 0.0}
 
 
