@@ -20,7 +20,8 @@ from gpurig.evaljobs.stages import RunSettings, check, generate, grade
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suite import Sample, Suite
 
-THREADS = 2
+# More threads than free cores make models of this size slower by orders of magnitude.
+THREADS = 1
 
 
 @dataclass(frozen=True)
