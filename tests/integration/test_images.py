@@ -293,7 +293,7 @@ def exporter_image(engine: docker.DockerClient, base_image: str) -> str:
 def test_the_exporter_serves_from_a_confined_container_and_stops_cleanly(engine, exporter_image):
     container = engine.containers.run(
         exporter_image,
-        ["metrics", "serve", "--listen", "0.0.0.0:9476", "--backend", "demo"],
+        ["metrics", "serve", "--listen", "0.0.0.0:9476", "--backend", "demo", "--insecure"],
         detach=True,
         read_only=True,
         cap_drop=["ALL"],
