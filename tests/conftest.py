@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 _REQUIRE_LEGACY = "GPURIG_REQUIRE_LEGACY_DOCKER"
 
 pytest_plugins = ["standins.fixtures", "standins.nvml.fixtures"]
+
+
+def pytest_configure() -> None:
+    """Let programs that a test starts be interrupted, also where the tests run in a shell's background.
+
+    Such a shell lets its children ignore SIGINT, and theirs inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
