@@ -96,10 +96,14 @@ def _loss(
     words = model.lm_head.weight
     rows, places, wanted = torch.tensor(asked).T
     verdict = torch.nn.functional.cross_entropy(hidden[rows, places] @ words.T, wanted)
-    writing = torch.nn.functional.cross_entropy(hidden[foretold] @ words.T, torch.roll(ids, -1, dims=1)[foretold])
+    loss = _VERDICT_WEIGHT * verdict
+    # A batch of long answers may hold wrong ones only, and the mean over nothing is no number.
+    if bool(foretold.any()):
+        labels = torch.roll(ids, -1, dims=1)[foretold]
+        loss = loss + _FORETELLING_WEIGHT * torch.nn.functional.cross_entropy(hidden[foretold] @ words.T, labels)
     first = hidden[torch.arange(len(batch)), torch.tensor([len(one.prompt) - 1 for one in batch])]
     said = (first @ words[list(first_tokens)].T).argmax(1) == 1
-    return _VERDICT_WEIGHT * verdict + _FORETELLING_WEIGHT * writing, said.tolist()
+    return loss, said.tolist()
 
 
 def _batches(tokenizer: Tokenizer, recipe: Recipe, held_out: Container[str]) -> Iterator[list[Judged]]:
