@@ -129,7 +129,6 @@ def engine_facts(client: docker.DockerClient, address: str | None = None) -> Eng
         nvidia_runtime="nvidia" in answer_of(info.get("Runtimes") or {})
         or shutil.which("nvidia-container-runtime-hook") is not None,
         cgroup_driver=str(info.get("CgroupDriver", "")),
-        security_options=tuple(str(option) for option in list_of(info.get("SecurityOptions"))),
     )
 
 

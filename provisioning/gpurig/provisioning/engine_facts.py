@@ -17,7 +17,6 @@ class EngineFacts:
         cdi_devices: the names that its spec folders define, for example "nvidia.com/gpu=0".
         nvidia_runtime: NVIDIA's runtime is configured, or its hook installed, so that `--gpus device=…` works.
         cgroup_driver: "systemd" or "cgroupfs".
-        security_options: as the engine lists them, for example "name=seccomp,profile=builtin".
     """
 
     address: str
@@ -27,14 +26,8 @@ class EngineFacts:
     cdi_devices: tuple[str, ...] = ()
     nvidia_runtime: bool = False
     cgroup_driver: str = ""
-    security_options: tuple[str, ...] = ()
 
     @property
     def socket(self) -> str:
         """The path of its socket."""
         return self.address.removeprefix("unix://")
-
-    @property
-    def rootless(self) -> bool:
-        """It runs as an ordinary user."""
-        return any("rootless" in option for option in self.security_options)
