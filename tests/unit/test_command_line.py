@@ -12,11 +12,25 @@ from gpurig.common.errors import ApplianceError, GateFailedError, InputError, Pr
 from gpurig.common.process import run
 from gpurig.evaljobs.__main__ import COMMANDS as JOB_COMMANDS
 from gpurig.runner.__main__ import COMMANDS as BOX_COMMANDS
+from gpurig.runner.commands.models import COMMANDS as MODELS_COMMANDS
 
-ALL_COMMANDS = {f"gpurig {name}": entry for name, entry in BOX_COMMANDS.items()} | {
-    f"gpurig-job {name}": entry for name, entry in JOB_COMMANDS.items()
-}
-HEAVY = ("docker", "gitlab", "llama_cpp", "torch", "pynvml", "prometheus_client", "pydantic", "jinja2", "yaml")
+ALL_COMMANDS = (
+    {f"gpurig {name}": entry for name, entry in BOX_COMMANDS.items()}
+    | {f"gpurig models {name}": entry for name, entry in MODELS_COMMANDS.items()}
+    | {f"gpurig-job {name}": entry for name, entry in JOB_COMMANDS.items()}
+)
+HEAVY = (
+    "docker",
+    "gitlab",
+    "llama_cpp",
+    "torch",
+    "pynvml",
+    "prometheus_client",
+    "pydantic",
+    "jinja2",
+    "yaml",
+    "huggingface_hub",
+)
 
 
 @pytest.mark.parametrize("module", ["gpurig.runner.__main__", "gpurig.evaljobs.__main__"])
