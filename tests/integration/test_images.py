@@ -12,20 +12,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from gpurig.common.errors import PrerequisiteError
 from gpurig.common.waiting import wait_for
 from gpurig.images.build import ensure_image
 from gpurig.images.context import ContextFile, pack
 from gpurig.images.job_image import plan_job_image
-from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan, Transport, plan_image
+from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan
 from gpurig.runner.exporter.image import plan_exporter_image
 
 if TYPE_CHECKING:
     import docker
 
 pytestmark = pytest.mark.docker
-
-SECRET = "planted-7f3a-secret"
 
 
 @pytest.fixture(scope="module")
@@ -200,89 +197,6 @@ def test_a_change_of_code_rebuilds_in_seconds(engine, job_image, job_plan, tempo
         engine, changed.tag, "/opt/gpurig/bin/python", "-I", "-c", "import gpurig.evaljobs as e; print(e.CHANGED)"
     )
     assert (code, out.strip().isdigit()) == (0, True)
-
-
-def _small_plan(dockerfile: str, base_image: str, transport: Transport | None = None) -> ImagePlan:
-    return plan_image(
-        "gpurig-test",
-        title="test",
-        dockerfile="Dockerfile",
-        files=(ContextFile("Dockerfile", dockerfile.encode()),),
-        build_args={"BASE_IMAGE": base_image},
-        labels={},
-        transport=transport or Transport(),
-    )
-
-
-def test_a_proxys_password_is_used_and_is_nowhere_in_the_image(engine, base_image, temporary_tags):
-    proxy = f"http://user:{SECRET}@127.0.0.1:1"
-    run = f'RUN test "$http_proxy" = "$HTTPS_PROXY" && echo {time.time_ns()} > /built'
-    plan = _small_plan(
-        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\n{run}\n",
-        base_image,
-        Transport(http_proxy=proxy, https_proxy=proxy),
-    )
-    temporary_tags.append(plan.tag)
-    lines: list[str] = []
-    ensure_image(engine, plan, on_line=lines.append)
-    assert SECRET not in "".join(lines)
-    image = engine.images.get(plan.tag)
-    assert SECRET not in json.dumps(image.attrs) + json.dumps(image.history())
-    saved = b"".join(image.save())
-    assert len(saved) > 10_000_000
-    assert SECRET.encode() not in saved
-
-
-def test_a_failed_build_says_why_and_leaves_no_image(engine, base_image, tmp_path, temporary_tags):
-    plan = _small_plan(
-        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\n# {time.time_ns()}\nRUN echo 'error: the moon is full' >&2; exit 7\n",
-        base_image,
-    )
-    temporary_tags.append(plan.tag)
-    with pytest.raises(PrerequisiteError) as caught:
-        ensure_image(engine, plan, on_line=lambda _: None, log=tmp_path / "build.log")
-    assert "the moon is full" in caught.value.message
-    assert "non-zero code: 7" in caught.value.message
-    assert str(tmp_path / "build.log") in caught.value.hint
-    assert engine.images.list(plan.tag) == []
-
-
-def test_an_interrupted_build_ends_on_the_engine_and_leaves_no_image(engine, base_image, temporary_tags):
-    from docker.errors import APIError
-
-    plan = _small_plan(
-        f"ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\nRUN echo started {time.time_ns()}; sleep 600\n", base_image
-    )
-    temporary_tags.append(plan.tag)
-    before = {container.id for container in engine.containers.list()}
-
-    def interrupt(line: str) -> None:
-        if line.startswith("started"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ensure_image(engine, plan, on_line=interrupt)
-
-    def sleeping() -> list[str]:
-        found = []
-        for container in engine.containers.list(ignore_removed=True):
-            try:
-                if any("sleep 600" in " ".join(row) for row in container.top()["Processes"]):
-                    found.append(container.id)
-            except APIError:
-                # Somebody else's container, which has just ended.
-                continue
-        return [one for one in found if one not in before]
-
-    assert wait_for(lambda: not sleeping(), timeout_s=30)
-    assert engine.images.list(plan.tag) == []
-
-
-def test_a_base_image_that_nobody_has_is_said_in_one_line(engine, tmp_path):
-    plan = _small_plan("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n", "gpurig-no-such-base:1")
-    with pytest.raises(PrerequisiteError) as caught:
-        ensure_image(engine, plan, on_line=lambda _: None, log=tmp_path / "build.log")
-    assert "base image" in caught.value.hint
 
 
 @pytest.fixture(scope="module")

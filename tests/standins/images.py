@@ -68,13 +68,13 @@ def _build(engine: docker.DockerClient, name: str, base_image: str, files: Mappi
     return tag
 
 
-def image_bytes_with(engine: docker.DockerClient, image_id: str, needles: Sequence[bytes]) -> bool:
-    """Whether any of `needles` stands in any byte of the image: configuration, history, every layer's files."""
+def image_bytes_with(engine: docker.DockerClient, image_id: str, needles: Sequence[bytes]) -> set[bytes]:
+    """Which of `needles` stand in any byte of the image: configuration, history, every layer's files."""
     overlap = max(len(needle) for needle in needles) - 1
     tail = b""
+    found: set[bytes] = set()
     for chunk in engine.images.get(image_id).save():
         window = tail + chunk
-        if any(needle in window for needle in needles):
-            return True
+        found |= {needle for needle in needles if needle in window}
         tail = window[-overlap:]
-    return False
+    return found

@@ -67,8 +67,8 @@ def test_a_missing_image_is_built_with_what_the_plan_says(tmp_path):
     assert arguments["fileobj"].read() == b"tar"
     assert (arguments["tag"], arguments["dockerfile"]) == (PLAN.tag, "Dockerfile")
     assert (arguments["buildargs"], arguments["labels"]) == ({"A": "1"}, {"l": "2"})
-    assert lines == ["Step 1/1 : FROM x"]
-    assert log.read_text(encoding="utf-8") == "Step 1/1 : FROM x\n"
+    assert lines[0] == "[1/1] FROM x"
+    assert log.read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_a_failed_build_names_the_reason_and_keeps_the_log(tmp_path):
@@ -76,7 +76,7 @@ def test_a_failed_build_names_the_reason_and_keeps_the_log(tmp_path):
     with pytest.raises(PrerequisiteError) as caught:
         ensure_image(Engine(FAILED_COMMAND), PLAN, on_line=lambda _: None, log=log)
     assert "No matching distribution found for foo" in caught.value.message
-    assert "non-zero code: 1" in caught.value.message
+    assert "exit code 1" in caught.value.message
     assert str(log) in caught.value.hint
     assert "Collecting foo" in log.read_text(encoding="utf-8")
 
@@ -96,7 +96,10 @@ def test_without_a_log_path_only_a_failure_leaves_one(tmp_path, monkeypatch):
     [
         ({"error": "write /var/lib/x: no space left on device"}, "disk space"),
         ({"error": "pull access denied for nope, repository does not exist"}, "base image's name"),
-        ({"error": "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host"}, "registry"),
+        (
+            {"error": "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host"},
+            "proxy or mirror",
+        ),
         (APIError("500 Server Error", explanation="manifest unknown"), "base image's name"),
         (requests.exceptions.ConnectionError("the engine went away"), "log"),
         (urllib3.exceptions.ProtocolError("Connection broken: IncompleteRead"), "log"),
@@ -140,6 +143,21 @@ def test_an_interrupted_build_leaves_no_temporary_log(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ensure_image(Engine([{"stream": "a\n"}]), PLAN, on_line=_interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_reader_of_the_lines_raises_is_not_taken_for_a_broken_log(tmp_path):
+    def gone(_line: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        ensure_image(Engine([{"stream": "a\n"}]), PLAN, on_line=gone, log=tmp_path / "log")
+
+
+def test_a_line_that_the_engine_cut_is_one_line(tmp_path):
+    lines: list[str] = []
+    events = [{"stream": "ls: "}, {"stream": "cannot access"}, {"stream": "\nnext"}, {"aux": {}}]
+    ensure_image(Engine(events), PLAN, on_line=lines.append, log=tmp_path / "log")
+    assert lines == ["ls: cannot access", "next"]
 
 
 def _interrupt(_line):

@@ -84,13 +84,6 @@ def test_a_plan_cannot_be_changed():
         plan.tag = "other"
 
 
-@pytest.mark.parametrize("url", ["https://user:hunter2@mirror.example/simple", "https://hunter2@mirror.example/simple"])
-def test_an_index_url_with_a_password_is_refused_without_showing_it(url):
-    with pytest.raises(InputError) as caught:
-        _plan(transport=Transport(pip_index_url=url))
-    assert "hunter2" not in caught.value.message + caught.value.hint
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"not a certificate", b"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n"]
 )

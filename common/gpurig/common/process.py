@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess  # noqa: TID251 - this is the one place
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from gpurig.common.errors import PrerequisiteError
 
@@ -50,23 +53,16 @@ def run(
         PrerequisiteError: no such program, not executable, or it outlasted `timeout_s` (it is killed then).
     """
     try:
-        done = subprocess.run(
-            list(argv),
-            check=False,
-            capture_output=not passthrough,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            input=stdin.encode(),
-            timeout=timeout_s,
-        )
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            f"{argv[0]} is not installed", hint=f"install it, or put it on PATH: {argv[0]}"
-        ) from error
-    except OSError as error:
-        raise PrerequisiteError(
-            f"cannot run {argv[0]}: {error.strerror}", hint="check that it is a program that this user may run"
-        ) from error
+        with _startable(argv[0]):
+            done = subprocess.run(
+                list(argv),
+                check=False,
+                capture_output=not passthrough,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                input=stdin.encode(),
+                timeout=timeout_s,
+            )
     except subprocess.TimeoutExpired as error:
         raise PrerequisiteError(
             f"{argv[0]} did not finish within {error.timeout:g} s", hint="run it by hand to see what it waits for"
@@ -77,3 +73,86 @@ def run(
         stdout=(done.stdout or b"").decode(errors="replace"),
         stderr=(done.stderr or b"").decode(errors="replace"),
     )
+
+
+# A line without an end must not fill the memory.
+_LONGEST_LINE = 2**16
+_MERCY_S = 10.0
+
+
+def stream(
+    argv: Sequence[str],
+    *,
+    on_line: Callable[[str], None],
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a program, hand over every line that it prints, and wait for it.
+
+    Whatever `on_line` raises, Ctrl-C included, ends the program: it is asked to end, and killed after 10 s.
+
+    Args:
+        argv: the program and its arguments, without secrets.
+        on_line: called for each line of standard output and error together, as they come, without its end.
+        stdin: bytes for its standard input.
+        env: its whole environment; the caller's where None.
+
+    Returns:
+        Its exit code; negative for a signal.
+
+    Raises:
+        PrerequisiteError: no such program, or not executable.
+    """
+    with _startable(argv[0]):
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+        )
+    with process:
+        # Beside reading: a program that prints before it has read everything would wait for us, and we for it.
+        feeder = threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)
+        feeder.start()
+        try:
+            for line in _lines(process.stdout):
+                on_line(line)
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_MERCY_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+        finally:
+            process.wait()
+            feeder.join()
+
+
+def _lines(stream: IO[bytes] | None) -> Iterator[str]:
+    while stream is not None and (line := stream.readline(_LONGEST_LINE)):
+        yield line.decode(errors="replace").rstrip("\r\n")
+
+
+def _feed(pipe: IO[bytes] | None, data: bytes) -> None:
+    # A program may end without having read it all.
+    with contextlib.suppress(OSError):
+        if pipe is not None:
+            with pipe:
+                pipe.write(data)
+
+
+@contextlib.contextmanager
+def _startable(program: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PrerequisiteError(
+            f"{program} is not installed", hint=f"install it, or put it on PATH: {program}"
+        ) from error
+    except OSError as error:
+        raise PrerequisiteError(
+            f"cannot run {program}: {error.strerror}", hint="check that it is a program that this user may run"
+        ) from error

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Self
 
-from gpurig.common.errors import PrerequisiteError
 from gpurig.common.files import write_problem
-from gpurig.common.terminal import harmless
+from gpurig.common.waiting import Clock, SystemClock
+from gpurig.images.build_errors import build_problem
+from gpurig.images.build_events import BuildEvent, Output, StepBegan
+from gpurig.images.builders import Builder, ClassicBuilder, choose_builder
 from gpurig.images.plan import ImagePlan
 from gpurig.provisioning.engine import translated
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import docker
 
 _TAIL_LINES = 40
-_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,9 @@ def ensure_image(
     client: docker.DockerClient,
     plan: ImagePlan,
     *,
-    on_line: Callable[[str], None],
+    on_line: Callable[[str], None] = lambda _: None,
+    on_event: Callable[[BuildEvent], None] = lambda _: None,
+    choose: Callable[[ImagePlan], Builder] | None = None,
     log: Path | None = None,
 ) -> BuiltImage:
     """Build the image unless the engine has one of that tag.
@@ -55,26 +55,34 @@ def ensure_image(
     Args:
         client: the engine.
         plan: what to build.
-        on_line: called for every line of the build's output, made harmless for a terminal.
+        on_line: called for every line of the log, harmless for a terminal.
+        on_event: called for everything that happens, before its line.
+        choose: says what builds it, asked only where it must be built; the builder that every engine has where None.
         log: where the output is kept; None for a temporary file that is removed after a success.
 
     Raises:
         PrerequisiteError: the build failed; the message has its last meaningful lines, the hint the log's path.
+        InputError: the builder would leave a secret of the plan behind.
     """
     present = _present(client, plan.tag)
     if present:
         return BuiltImage(tag=plan.tag, id=present, built=False)
-    path = log or _temporary_log(plan.tag)
+    builder = choose(plan) if choose else choose_builder([ClassicBuilder(client)], plan)
+    path = log or temporary_log(plan.tag)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
-        with _opened(path) as stream:
+        with LogFile(path) as file:
 
-            def note(line: str) -> None:
-                stream.write(line + "\n")
-                tail.append(line)
+            def note(event: BuildEvent) -> None:
+                on_event(event)
+                line = file.add(event)
+                if isinstance(event, Output) and event.key:
+                    tail.append(event.line)
                 on_line(line)
 
-            error = _run_build(client, plan, note)
+            error = builder.build(plan, note)
+            if error:
+                file.write(error)
     except BaseException:
         # Interrupted: no message names the temporary file, so nobody would look for it.
         if log is None:
@@ -82,8 +90,13 @@ def ensure_image(
         raise
     built = "" if error else _present(client, plan.tag)
     if not built:
-        reason = _meaningful(error or "the engine ended the build without an image", tail)
-        raise PrerequisiteError(f"building {plan.tag} failed: {reason}", hint=f"{_hint(error)} the whole log: {path}")
+        raise build_problem(
+            plan.tag,
+            error or "the engine ended the build without an image",
+            tail,
+            base=plan.build_args.get("BASE_IMAGE", ""),
+            log=str(path),
+        )
     if log is None:
         path.unlink(missing_ok=True)
     return BuiltImage(tag=plan.tag, id=built, built=True)
@@ -100,84 +113,65 @@ def _present(client: docker.DockerClient, tag: str) -> str:
             return ""
 
 
-def _run_build(client: docker.DockerClient, plan: ImagePlan, note: Callable[[str], None]) -> str:
-    """Stream one build; why it failed, or "" when the engine said nothing of that."""
-    import docker.errors  # noqa: PLC0415
-    import requests  # noqa: PLC0415
-    import urllib3  # noqa: PLC0415
+class LogFile:
+    """A build's events as lines: a step's head, what it prints behind its place, how it ended."""
 
-    try:
-        events: Iterator[Mapping[str, Any]] = client.api.build(
-            fileobj=BytesIO(plan.context),
-            custom_context=True,
-            dockerfile=plan.dockerfile,
-            tag=plan.tag,
-            buildargs=dict(plan.build_args),
-            labels=dict(plan.labels),
-            rm=True,
-            forcerm=True,
-            decode=True,
-        )
-        for event in events:
-            if "error" in event:
-                return harmless(str(event["error"]))
-            for line in _event_lines(event):
-                note(line)
-    # docker-py reads the stream below requests, so an engine that goes away shows as urllib3's error.
-    except (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        reason = _explain(error)
-        note(reason)
-        return reason
-    return ""
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        """Write to `path`, counting the seconds of steps by `clock`; by the machine's own where None.
 
+        Raises:
+            PrerequisiteError: it cannot be written.
+        """
+        self._path = path
+        self._clock = clock or SystemClock()
+        self._began: dict[str, tuple[str, float]] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise write_problem(path, error) from error
 
-def _event_lines(event: Mapping[str, Any]) -> Iterator[str]:
-    """The readable lines of one event of the engine's build stream; a pull's progress bars are left out."""
-    text = str(event.get("stream", ""))
-    if "status" in event and "progress" not in event:
-        text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
-    for line in text.replace("\r", "\n").splitlines():
-        # Build tools colour their output; the codes are noise in a log.
-        if cleaned := harmless(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line)).rstrip():
-            yield cleaned
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
-def _meaningful(error: str, tail: deque[str]) -> str:
-    """The engine's last word and, for a command that failed inside, what that command said last."""
-    said = [line for line in tail if not re.match(r"(Step \d+/|\s*--->|Removing intermediate)", line)]
-    errors = [line for line in said if re.search(r"\berror\b|\bE:|fatal|not found|No space", line, re.IGNORECASE)]
-    chosen = " | ".join((errors or said)[-2:]) if "non-zero code" in error else ""
-    return "; ".join(part[-_SHOWN_CHARACTERS:] for part in (error, chosen) if part)
+    def add(self, event: BuildEvent) -> str:
+        """Write the line of an event; the line.
 
+        Raises:
+            PrerequisiteError: it cannot be written.
+        """
+        line = self._line(event)
+        self.write(line)
+        return line
 
-_UNREACHED = "the engine cannot reach the registry: name a base image that it has, or set its proxy or mirror;"
-_HINTS = (
-    (r"no space left", "free some disk space (docker system df shows who uses it);"),
-    (r"pull access denied|manifest unknown|repository does not exist", "check the base image's name;"),
-    (r"dial tcp|no such host|i/o timeout|TLS handshake|x509|Client\.Timeout", _UNREACHED),
-)
+    def write(self, line: str) -> None:
+        """Write a line as it is.
 
+        Raises:
+            PrerequisiteError: it cannot be written.
+        """
+        try:
+            self._stream.write(line + "\n")
+        except OSError as error:
+            raise write_problem(self._path, error) from error
 
-def _hint(error: str) -> str:
-    return next((hint for pattern, hint in _HINTS if re.search(pattern, error, re.IGNORECASE)), "")
+    def _line(self, event: BuildEvent) -> str:
+        if isinstance(event, StepBegan):
+            self._began[event.key] = (event.place or event.title, self._clock.monotonic())
+            return f"[{event.place}] {event.title}" if event.place else f"[{event.title}]"
+        if isinstance(event, Output) and not event.key:
+            return event.line
+        place, since = self._began.get(event.key, (event.key, self._clock.monotonic()))
+        if isinstance(event, Output):
+            return f"{place} | {event.line}"
+        return f"[{place}] {event.outcome}, {self._clock.monotonic() - since:.1f} s"
 
 
-def _explain(problem: Exception) -> str:
-    reason = getattr(problem, "explanation", None) or problem
-    return harmless(" ".join(str(reason).split()))
-
-
-def _temporary_log(tag: str) -> Path:
+def temporary_log(tag: str) -> Path:
+    """A new, empty file for the log of a build."""
     descriptor, name = tempfile.mkstemp(prefix=f"{tag.replace(':', '-')}-", suffix=".log")
     os.close(descriptor)
     return Path(name)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", buffering=1) as stream:
-            yield stream
-    except OSError as error:
-        raise write_problem(path, error) from error
