@@ -13,6 +13,8 @@ CLASSES_GB = (
 # What a driver may keep for itself of a class. GDDR cards with ECC give 1/16 (6.25 %) to it and the driver takes a
 # little more: a P40 reports 22919 MiB of 24576 (6.74 %), an R9700 30576 of 32768 (6.69 %).
 _SHORTFALL = 0.07
+# The least share of its class that a card has: what a tag promises at least.
+LEAST_SHARE = 1 - _SHORTFALL
 
 
 def vram_class_gb(memory_bytes: int) -> int | None:

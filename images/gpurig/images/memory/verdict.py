@@ -1,0 +1,111 @@
+"""What fits on a card: whether, with how many layers, what context at most, which quantization, which tag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gpurig.common.gguf_file_types import quantization
+from gpurig.images.memory.cards import Card, smallest_class
+from gpurig.images.memory.forecast import Forecast, Model, forecast, retyped
+from gpurig.images.memory.quantizations import LADDER, tensor_kinds
+from gpurig.images.memory.settings import CONTEXT_STEP, LoadSettings
+from gpurig.images.memory.weights import tensor_bytes
+
+Answer = Literal["fits", "partly", "not"]
+# Where the file does not say what context the model was trained for.
+_UNKNOWN_CONTEXT = 131072
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantization of the model and what it would take on the fullest card, with the same settings."""
+
+    name: str
+    file_bytes: int
+    gpu_bytes: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What fits on a card.
+
+    Attributes:
+        card: the card.
+        forecast: with all layers on the GPU.
+        answer: "fits"; "partly": some layers; "not": not even one.
+        gpu_layers: layers that fit, the output layer counting as one.
+        best_forecast: with those layers; None where none fits.
+        largest_context: tokens, with all layers on the GPU; 0 where not even the smallest fits.
+        quantization: the best one of the ladder that fits as it is asked for; None where none does.
+        tag: what a job should ask for so that all layers fit; None where no card that is sold would do.
+    """
+
+    card: Card
+    forecast: Forecast
+    answer: Answer
+    gpu_layers: int
+    best_forecast: Forecast | None
+    largest_context: int
+    quantization: Quantized | None
+    tag: str | None
+
+
+def judge(model: Model, settings: LoadSettings, card: Card) -> Verdict:
+    """What of the model fits on the card (on each of `settings.gpus` such cards).
+
+    Raises:
+        InputError: the settings do not go with the model.
+    """
+    whole = forecast(model, settings)
+    layers = _layers_that_fit(model, settings, card, whole)
+    needed = smallest_class(whole.gpu_bytes)
+    return Verdict(
+        card=card,
+        forecast=whole,
+        answer="fits" if layers == whole.layers else "partly" if layers else "not",
+        gpu_layers=layers,
+        best_forecast=forecast(model, settings.with_layers(layers)) if layers else None,
+        largest_context=_largest_context(model, settings, card),
+        quantization=_best_quantization(model, settings, card),
+        tag=f"vram-{needed}gb" if needed else None,
+    )
+
+
+def _layers_that_fit(model: Model, settings: LoadSettings, card: Card, whole: Forecast) -> int:
+    asked = whole.layers if settings.gpu_layers < 0 else min(settings.gpu_layers, whole.layers)
+    # From the most on: a layer less may need more (borrowed matrices), so nothing is skipped.
+    for layers in range(asked, 0, -1):
+        if forecast(model, settings.with_layers(layers)).gpu_bytes <= card.usable_bytes:
+            return layers
+    return 0
+
+
+def _largest_context(model: Model, settings: LoadSettings, card: Card) -> int:
+    trained = model.sizes.context or _UNKNOWN_CONTEXT
+    low, high = 0, max(1, trained * settings.parallel // CONTEXT_STEP)
+    if not model.sizes.cached and not model.sizes.recurrent:
+        high = max(1, trained // CONTEXT_STEP)
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = replace(settings, context=middle * CONTEXT_STEP, gpu_layers=-1)
+        if forecast(model, tried).gpu_bytes <= card.usable_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return low * CONTEXT_STEP
+
+
+def _best_quantization(model: Model, settings: LoadSettings, card: Card) -> Quantized | None:
+    own = quantization(model.gguf)
+    for name in LADDER:
+        other = model if name == own else retyped(model, tensor_kinds(model, name))
+        found = forecast(other, replace(settings, gpu_layers=-1))
+        if found.gpu_bytes <= card.usable_bytes:
+            return Quantized(name, file_bytes(other), found.gpu_bytes)
+    return None
+
+
+def file_bytes(model: Model) -> int:
+    """Bytes of all tensors of the model."""
+    return sum(tensor_bytes(tensor, on_host=True) for tensor in model.gguf.tensors)
