@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import EngineSettings, context_size
 from gpurig.evaljobs.grader import grading_request, judge
 from gpurig.evaljobs.llama import LlamaProvider
@@ -76,7 +77,7 @@ def measure_grader(suite: Suite, rows: Sequence[dict[str, str]], models: Path) -
     spec = suite.grader
     if spec is None:
         raise ValueError("the suite has no grader")
-    model = open_model(spec.model, folders=(models,), suite_folder=suite.folder)
+    model = open_model(spec.model, search=Search.of_folders(models), suite_folder=suite.folder)
     started = time.monotonic()
     requests = []
     for row in rows:
@@ -127,7 +128,7 @@ def measure_suite(suite: Suite, models: Path) -> SuiteFigures:
             suite=suite,
             samples=suite.samples,
             out=Path(folder),
-            folders=(models,),
+            search=Search.of_folders(models),
             provider=LlamaProvider(),
             threads=THREADS,
             stream=io.StringIO(),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError
+from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import Engine, EngineSettings, Request
 from gpurig.evaljobs.grader import grading_request, judge
 from gpurig.evaljobs.llama import LlamaProvider
@@ -23,7 +24,7 @@ GREEDY = Sampling(max_tokens=16)
 
 def load(path: Path, context: int = 256, threads: int = 1):
     return LlamaProvider().open(
-        open_model(str(path), folders=(), suite_folder=Path()), EngineSettings(context, threads)
+        open_model(str(path), search=Search.of_folders(), suite_folder=Path()), EngineSettings(context, threads)
     )
 
 

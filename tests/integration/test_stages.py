@@ -134,7 +134,7 @@ def samples_in_a_missing_file(box: EvalBox) -> None:
         (truncated_grader, 2, "judge.gguf is damaged"),
         (model_that_llama_cpp_dies_of, 2, "llama.cpp dies of "),
         (damaged_records, 2, "generations.jsonl:1: no record of this stage"),
-        (missing_model, 4, 'no model "nowhere"; looked at'),
+        (missing_model, 4, 'no model "nowhere"; looked in'),
         (samples_in_a_missing_file, 2, "samples: there is no file"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import EngineProvider
 from gpurig.evaljobs.stages import RunSettings
 from gpurig.evaljobs.suite import Suite, load_suite
@@ -68,7 +69,7 @@ class EvalBox:
             "suite": suite,
             "samples": suite.samples,
             "out": self.out,
-            "folders": (self.models,),
+            "search": Search.of_folders(self.models),
             "provider": provider or ScriptedProvider(),
             "stream": io.StringIO(),
         }

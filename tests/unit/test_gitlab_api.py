@@ -20,7 +20,8 @@ FAILURES: list[tuple[Exception, str, str]] = [
     (requests.exceptions.SSLError("self-signed"), "not trusted", "--tls-ca-file"),
     (requests.exceptions.ReadTimeout("slow"), "did not answer within 20 s", "network"),
     (requests.exceptions.ConnectionError("refused"), "cannot reach", "proxy"),
-    (requests.exceptions.ChunkedEncodingError("cut"), "not HTTP as expected", "login page"),
+    (requests.exceptions.ChunkedEncodingError("cut"), "broke off", "network"),
+    (requests.exceptions.InvalidHeader("bad"), "not HTTP as expected", "login page"),
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import Completion, Request, context_size, thread_count
 from gpurig.evaljobs.models import find_model, open_model
 from gpurig.evaljobs.stages import RunSettings, StageOutcome, check, generate, grade, run_stages
@@ -269,34 +270,35 @@ def test_a_template_that_lacks_a_value_is_said_before_a_model_is_loaded(box: Eva
 def test_models_are_looked_for_in_order(tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     write_tiny_gguf(second / "m.gguf")
-    assert find_model("m", folders=(first, second), suite_folder=tmp_path) == second / "m.gguf"
+    search, nowhere = Search.of_folders(first, second), Search.of_folders()
+    assert find_model("m", search=search, suite_folder=tmp_path).files == (second / "m.gguf",)
     write_tiny_gguf(first / "m.gguf")
-    assert find_model("m", folders=(first, second), suite_folder=tmp_path) == first / "m.gguf"
-    assert find_model("2/m.gguf", folders=(), suite_folder=tmp_path) == tmp_path / "2" / "m.gguf"
-    assert find_model(str(second / "m.gguf"), folders=(), suite_folder=Path("/")) == second / "m.gguf"
+    assert find_model("m", search=search, suite_folder=tmp_path).files == (first / "m.gguf",)
+    assert find_model("2/m.gguf", search=nowhere, suite_folder=tmp_path).files == (tmp_path / "2" / "m.gguf",)
+    assert find_model(str(second / "m.gguf"), search=nowhere, suite_folder=Path("/")).files == (second / "m.gguf",)
 
 
 def test_a_model_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(PrerequisiteError, match=r"looked at .*/x/m\.gguf, .*/assets/models/m\.gguf") as caught:
-        find_model("m", folders=(tmp_path / "x",), suite_folder=tmp_path)
+    with pytest.raises(PrerequisiteError, match=r"looked in .*/x, .*/y$") as caught:
+        find_model("m", search=Search.of_folders(tmp_path / "x", tmp_path / "y"), suite_folder=tmp_path)
     assert caught.value.exit_code == 4
     with pytest.raises(InputError, match=r'no model file "\./m\.gguf"') as wrong:
-        find_model("./m.gguf", folders=(), suite_folder=tmp_path)
+        find_model("./m.gguf", search=Search.of_folders(), suite_folder=tmp_path)
     assert wrong.value.exit_code == 2
 
 
 def test_the_context_is_the_suites_wish_or_what_the_model_was_trained_for(tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "m.gguf", context=300)
     write_tiny_gguf(tmp_path / "long.gguf", context=100_000)
-    model = open_model("m", folders=(tmp_path,), suite_folder=tmp_path)
+    model = open_model("m", search=Search.of_folders(tmp_path), suite_folder=tmp_path)
     assert context_size(model, None) == 300
     assert context_size(model, 64) == 64
-    assert context_size(open_model("long", folders=(tmp_path,), suite_folder=tmp_path), None) == 4096
+    assert context_size(open_model("long", search=Search.of_folders(tmp_path), suite_folder=tmp_path), None) == 4096
 
 
 def test_a_tiny_model_gets_one_thread_and_a_wish_is_followed(tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "m.gguf")
-    tiny = open_model("m", folders=(tmp_path,), suite_folder=tmp_path)
+    tiny = open_model("m", search=Search.of_folders(tmp_path), suite_folder=tmp_path)
     large = dataclasses.replace(tiny, ref=tiny.ref.model_copy(update={"size_bytes": 4 * 1024**3}))
     assert thread_count(tiny, None) == 1
     assert thread_count(large, None) == len(os.sched_getaffinity(0))

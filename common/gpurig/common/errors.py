@@ -60,3 +60,17 @@ class RemoteError(ApplianceError):
     """GitLab or the network failed."""
 
     exit_code = EXIT_REMOTE
+
+
+class TransientError(RemoteError):
+    """The other side failed in a way that may pass: too many requests, its own fault, a broken connection.
+
+    Attributes:
+        retry_after_s: seconds that the other side asked us to wait; None where it did not.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", details: Iterable[str] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.retry_after_s = retry_after_s

@@ -76,7 +76,7 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
         temporary = ""
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise write_problem(path, error) from error
     finally:
@@ -85,7 +85,8 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
                 Path(temporary).unlink()
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Let a rename in `path` survive a power cut; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurig.common.errors import InputError, RemoteError
+from gpurig.common.errors import InputError, RemoteError, TransientError
+from gpurig.common.retrying import retry_after_s
 
 if TYPE_CHECKING:
     import gitlab
+    import requests
 
 TIMEOUT_S = 20.0
 
@@ -39,8 +41,22 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def connect(url: str, *, private_token: str | None = None, ca_file: Path | None = None) -> gitlab.Gitlab:
+def connect(
+    url: str,
+    *,
+    private_token: str | None = None,
+    job_token: str | None = None,
+    ca_file: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> gitlab.Gitlab:
     """A client for `url`; nothing is sent yet.
+
+    Args:
+        url: the server's.
+        private_token: a user's, a project's or a group's token.
+        job_token: a CI job's own token; at most one of the two is given.
+        ca_file: the certificate authority to trust instead of the system's.
+        timeout_s: seconds that the server may be silent.
 
     Raises:
         InputError: not a URL, no such CA file, or a token that could not stand in a header.
@@ -52,7 +68,8 @@ def connect(url: str, *, private_token: str | None = None, ca_file: Path | None 
             f"there is no certificate authority's file {ca_file}",
             hint="check the path (--tls-ca-file, or in a job CI_SERVER_TLS_CA_FILE)",
         )
-    if private_token is not None and not (private_token.isascii() and private_token.isprintable()):
+    token = private_token if job_token is None else job_token
+    if token is not None and not (token.isascii() and token.isprintable()):
         # The token itself is in no message.
         raise InputError(
             "the token holds characters that no GitLab token has", hint="check that the file holds the token alone"
@@ -61,8 +78,9 @@ def connect(url: str, *, private_token: str | None = None, ca_file: Path | None 
     return gitlab.Gitlab(
         checked_url(url),
         private_token=private_token,
+        job_token=job_token,
         ssl_verify=str(ca_file) if ca_file else True,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         retry_transient_errors=False,
         keep_base_url=True,
         user_agent="gpurig",
@@ -70,12 +88,15 @@ def connect(url: str, *, private_token: str | None = None, ca_file: Path | None 
 
 
 @contextlib.contextmanager
-def translated(doing: str, url: str) -> Iterator[None]:
+def translated(doing: str, url: str, *, hints: Mapping[int, str] | None = None) -> Iterator[None]:
     """Turn what python-gitlab and requests raise while `doing` something into a RemoteError.
+
+    It is a TransientError where the same call may succeed later.
 
     Args:
         doing: a phrase for the message, for example "creating the runner".
         url: the server, for the message.
+        hints: what to do about a status, where that differs from what the statuses mean for runners.
     """
     import gitlab  # noqa: PLC0415
     import requests  # noqa: PLC0415
@@ -83,18 +104,20 @@ def translated(doing: str, url: str) -> Iterator[None]:
     try:
         yield
     except gitlab.GitlabError as error:
-        raise _from_gitlab(error, doing, url) from error
+        raise _from_gitlab(error, doing, url, hints or {}) from error
     except requests.exceptions.SSLError as error:
         raise RemoteError(
             f"{doing}: the TLS certificate of {url} is not trusted",
             hint="pass the certificate authority's file with --tls-ca-file",
         ) from error
     except requests.exceptions.Timeout as error:
-        raise RemoteError(
+        raise TransientError(
             f"{doing}: {url} did not answer within {TIMEOUT_S:g} s", hint="check the network and the server's health"
         ) from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise TransientError(f"{doing}: the connection to {url} broke off", hint="check the network") from error
     except requests.exceptions.ConnectionError as error:
-        raise RemoteError(
+        raise TransientError(
             f"{doing}: cannot reach {url}", hint="check the URL, the network, DNS and proxy settings"
         ) from error
     except requests.exceptions.RequestException as error:
@@ -115,7 +138,11 @@ _STATUS_HINTS = {
 }
 
 
-def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str) -> RemoteError:
+# What may pass by itself: a limit on requests, and the server's or its proxies' own faults.
+_PASSING = frozenset({408, 429, 500, 502, 503, 504, *range(520, 531)})
+
+
+def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str, hints: Mapping[int, str]) -> RemoteError:
     import gitlab  # noqa: PLC0415
 
     status = error.response_code
@@ -127,8 +154,11 @@ def _from_gitlab(error: gitlab.GitlabError, doing: str, url: str) -> RemoteError
     # A proxy's error page says nothing in one line.
     reason = _reason(error) if said_by_gitlab(error) else ""
     reason = reason if len(reason) <= 200 else reason[:200] + "…"
-    hint = _STATUS_HINTS.get(status, "GitLab itself failed: try again later, or look at its status page")
-    return RemoteError(f"{doing}: GitLab answered {status}" + (f" ({reason})" if reason else ""), hint=hint)
+    hint = {**_STATUS_HINTS, **hints}.get(status, "GitLab itself failed: try again later, or look at its status page")
+    said = f"{doing}: GitLab answered {status}" + (f" ({reason})" if reason else "")
+    if status in _PASSING:
+        return TransientError(said, hint=hint, retry_after_s=getattr(error, "retry_after_s", None))
+    return RemoteError(said, hint=hint)
 
 
 def _reason(error: gitlab.GitlabError) -> str:
@@ -146,3 +176,66 @@ def said_by_gitlab(error: gitlab.GitlabError) -> bool:
     except ValueError:
         return False
     return True
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+
+
+@contextlib.contextmanager
+def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[requests.Response]:
+    """GET a file below /api/v4 from byte `start` on; the answer's body is read as it comes.
+
+    A package's file may lie in an object storage on another host: the redirection is followed here, without the token,
+    because requests would send a PRIVATE-TOKEN or JOB-TOKEN header along.
+
+    Args:
+        client: from `connect`.
+        path: below /api/v4, its segments encoded.
+        start: the first byte wanted; a server may send all of the file nevertheless.
+
+    Raises:
+        gitlab.GitlabError, requests.RequestException: for `translated`; 416 is an answer.
+    """
+    import gitlab  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+
+    url = f"{client.api_url}{path}"
+    headers: dict[str, str] = {"Accept-Encoding": "identity", "User-Agent": "gpurig"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    secret = {name: str(value) for name, value in client.headers.items() if name in {"PRIVATE-TOKEN", "JOB-TOKEN"}}
+    home = urllib.parse.urlsplit(url)[:2]
+    for _ in range(_MOST_REDIRECTS + 1):
+        own = urllib.parse.urlsplit(url)[:2] == home
+        response = client.session.get(
+            url,
+            headers=headers | (secret if own else {}),
+            stream=True,
+            timeout=client.timeout,
+            verify=client.ssl_verify,
+            allow_redirects=False,
+        )
+        with response:
+            if response.status_code in _REDIRECTS:
+                url = urllib.parse.urljoin(url, response.headers.get("Location", ""))
+                if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+                    break
+                continue
+            if response.status_code >= 400 and response.status_code != 416:
+                body = response.raw.read(10_000, decode_content=True)
+                error = gitlab.GitlabHttpError(_said(body), response.status_code, body)
+                error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))  # type: ignore[attr-defined]  # read in _from_gitlab
+                raise error
+            yield response
+            return
+    raise requests.exceptions.TooManyRedirects(f"{path} is redirected without end")
+
+
+def _said(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    said = document.get("message") or document.get("error") if isinstance(document, dict) else None
+    return str(said or "")

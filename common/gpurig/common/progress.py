@@ -9,6 +9,9 @@ from typing import Self, TextIO
 
 import click
 
+from gpurig.common.terminal import size_text
+from gpurig.common.waiting import Clock, SystemClock
+
 _LOG_EVERY_S = 10.0
 
 
@@ -68,4 +71,78 @@ class Progress:
     def _say(self) -> None:
         self._said_at = time.monotonic()
         self._stream.write(f"{self._label}: {self._count}/{self._total}\n")
+        self._stream.flush()
+
+
+class ByteProgress:
+    """Counts the bytes of one transfer: how much, how fast, how long still.
+
+    On a terminal it is a bar; in a log one line at the start, one every 10 seconds and one at the end.
+    """
+
+    def __init__(
+        self, label: str, total: int | None, *, done: int = 0, stream: TextIO | None = None, clock: Clock | None = None
+    ) -> None:
+        """Prepare for `total` bytes (None where nobody knows), `done` of them there from an earlier run."""
+        self._label = label
+        self._total = total
+        self._count = self._before = done
+        self._stream = stream or sys.stderr
+        self._clock = clock or SystemClock()
+        self._started_at = self._said_at = self._clock.monotonic()
+        self._bar = (
+            click.progressbar(
+                length=max(total, 1),
+                label=f"{label:<9}",
+                file=self._stream,
+                width=24,
+                item_show_func=lambda note: note or "",
+            )
+            if total is not None and self._stream.isatty()
+            else None
+        )
+        if self._bar is not None:
+            self._bar.update(done)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        else:
+            self._say()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+        elif kind is None:
+            self._say()
+
+    def reach(self, count: int) -> None:
+        """`count` bytes are there now; fewer than before where a transfer had to begin again."""
+        if count < self._count:
+            self._before, self._started_at = count, self._clock.monotonic()
+        step, self._count = count - self._count, count
+        if self._bar is not None:
+            self._bar.update(step, current_item=self._figures())
+        elif self._clock.monotonic() - self._said_at >= _LOG_EVERY_S:
+            self._say()
+
+    def _rate(self) -> float:
+        """Bytes a second since this run began."""
+        passed = self._clock.monotonic() - self._started_at
+        return (self._count - self._before) / passed if passed > 0 else 0.0
+
+    def _figures(self) -> str:
+        of = "" if self._total is None else f"/{size_text(self._total)}"
+        rate = self._rate()
+        return f"{size_text(self._count)}{of}" + (f" {size_text(rate)}/s" if rate > 0 else "")
+
+    def _say(self) -> None:
+        self._said_at = self._clock.monotonic()
+        rate, left = self._rate(), ""
+        if self._total is not None and rate > 0 and self._count < self._total:
+            left = f", {(self._total - self._count) / rate:.0f} s left"
+        self._stream.write(f"{self._label}: {self._figures()}{left}\n")
         self._stream.flush()

@@ -33,6 +33,16 @@ def shorten(text: str, width: int) -> str:
     return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
 
 
+def size_text(size_bytes: float) -> str:
+    """A size for a person, in the decimal units that downloads and disks are sold in: "4.68 GB"."""
+    value, unit = float(size_bytes), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, bigger
+    return f"{value:.0f} {unit}" if unit in {"B", "kB"} or value >= 99.95 else f"{value:.3g} {unit}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 80) -> str:
     """Rows in aligned columns, at most `width` wide: the widest column gives way.
 

@@ -2,63 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.errors import InputError
 from gpurig.common.files import sha256_file
 from gpurig.common.gguf import Gguf, read_gguf
+from gpurig.common.models.names import SUFFIX, part_files
+from gpurig.common.models.resolving import Found, Search
 from gpurig.evaljobs.records import ModelRef
-
-# Where a job image and a box keep models (docs/suites.md).
-STANDARD_FOLDERS = (Path("/models"), Path("/var/lib/gpurig/models"))
-BUNDLED_FOLDER = Path(__file__).parent / "assets" / "models"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that was found, hashed and whose header was read."""
+    """A model that was found, hashed and whose header was read.
+
+    Attributes:
+        path: its file, or the first of its parts: llama.cpp finds the others.
+    """
 
     ref: ModelRef
     path: Path
     gguf: Gguf
 
 
-def find_model(name: str, *, folders: Sequence[Path], suite_folder: Path) -> Path:
-    """The file that a suite means by `name`.
+def find_model(name: str, *, search: Search, suite_folder: Path) -> Found:
+    """The files that a suite means by `name`.
 
     A path (it holds a slash or ends with .gguf) is relative to the suite's folder, then to the working directory.
-    A name is `NAME.gguf` in one of `folders`, then among the bundled models.
+    A name is looked for in the places of `search`.
 
     Raises:
         InputError: a path at which there is no file.
-        PrerequisiteError: a name that no folder has: another runner may have it.
+        PrerequisiteError: a name that no place has: another runner may have it.
     """
-    if "/" in name or name.endswith(".gguf"):
-        candidates = [suite_folder / name, Path(name)]
-        candidates += [folder / name for folder in folders if "/" not in name]
-    else:
-        candidates = [folder / f"{name}.gguf" for folder in (*folders, BUNDLED_FOLDER)]
+    if "/" not in name and not name.endswith(SUFFIX):
+        return search.find(name)
+    candidates = [suite_folder / name, Path(name)]
+    candidates += [place.folder / name for place in search.places if "/" not in name]
     for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+        files = tuple(candidate.with_name(file) for file in part_files(candidate.name))
+        if all(file.is_file() for file in files):
+            return Found(name, files, "path")
     looked = ", ".join(dict.fromkeys(str(candidate) for candidate in candidates))
-    if "/" in name or name.endswith(".gguf"):
-        raise InputError(f'there is no model file "{name}"; looked at {looked}', hint="correct the path in the suite")
-    raise PrerequisiteError(
-        f'this machine has no model "{name}"; looked at {looked}',
-        hint="put the file there, or name its folder with --models-dir",
-    )
+    raise InputError(f'there is no model file "{name}"; looked at {looked}', hint="correct the path in the suite")
 
 
-def open_model(name: str, *, folders: Sequence[Path], suite_folder: Path) -> ModelFile:
+def open_model(name: str, *, search: Search, suite_folder: Path) -> ModelFile:
     """Find a model, hash it and read its header.
 
     Raises:
         InputError: there is no such file, or it is damaged. PrerequisiteError: this machine lacks it.
     """
-    path = find_model(name, folders=folders, suite_folder=suite_folder)
-    gguf = read_gguf(path)
-    ref = ModelRef(name=name, file=path.name, sha256=sha256_file(path), size_bytes=gguf.size_bytes)
-    return ModelFile(ref, path, gguf)
+    found = find_model(name, search=search, suite_folder=suite_folder)
+    headers = [read_gguf(file) for file in found.files]
+    sha256 = model_sha256([sha256_file(file) for file in found.files])
+    ref = ModelRef(
+        name=name,
+        file=found.files[0].name,
+        sha256=sha256,
+        size_bytes=sum(header.size_bytes for header in headers),
+        place=found.kind,
+        source=_source(found, sha256),
+        others=tuple(str(path) for path in found.others),
+    )
+    return ModelFile(ref, found.files[0], headers[0])
+
+
+def model_sha256(parts: list[str]) -> str:
+    """A model's SHA-256: its file's; of a split one, over its parts' hashes in hexadecimal, one a line, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    return hashlib.sha256("".join(f"{part}\n" for part in parts).encode()).hexdigest()
+
+
+def _source(found: Found, sha256: str) -> str:
+    """Where a pull brought it from, if the file is still the one that was pulled."""
+    if found.kind == "bundled":
+        return "bundled"
+    origin = found.origin
+    if origin is None or model_sha256([file.sha256 for file in origin.files]) != sha256:
+        return ""
+    at = f"@{origin.revision}"
+    return origin.source if not origin.revision or origin.source.endswith(at) else origin.source.partition("@")[0] + at

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpurig.common.terminal import harmless
+
 if TYPE_CHECKING:
+    from gpurig.common.models.resolving import Search
     from gpurig.evaljobs.stages import RunSettings
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
@@ -22,21 +28,93 @@ _OUT = click.option(
 )
 _ONLY = click.option("--only", multiple=True, metavar="ID", help="Take this sample only; may be repeated.")
 _LIMIT = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N samples only.")
-_MODELS = click.option(
-    "--models-dir",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="GPURIG_MODELS_DIR",
-    show_envvar=True,
-    help="A folder with models; may be repeated. Then /models, /var/lib/gpurig/models, the bundled ones.",
+_MODEL_OPTIONS = (
+    click.option(
+        "--models-dir",
+        "folders",
+        multiple=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="GPURIG_MODELS_DIR",
+        show_envvar=True,
+        help="A folder with models, looked into first; may be repeated. Then come the image, /models, this box, "
+        "the cache, and the catalogue's download.",
+    ),
+    click.option(
+        "--models-cache",
+        "cache",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="GPURIG_MODELS_CACHE",
+        show_envvar=True,
+        help="Where downloaded models are kept; ~/.cache/gpurig/models if absent.",
+    ),
+    click.option(
+        "--no-download",
+        "--offline",
+        "no_download",
+        is_flag=True,
+        envvar="GPURIG_NO_DOWNLOAD",
+        show_envvar=True,
+        help="Fail where no folder has a model, instead of downloading it.",
+    ),
+    click.option(
+        "--allow-license",
+        "licenses",
+        multiple=True,
+        metavar="NAME",
+        envvar="GPURIG_ALLOW_LICENSE",
+        show_envvar=True,
+        help="Accept a license with conditions for a download; may be repeated.",
+    ),
+    click.option(
+        "--catalogue",
+        "catalogues",
+        multiple=True,
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="GPURIG_CATALOGUE",
+        show_envvar=True,
+        help="More models that may be downloaded by name (TOML); may be repeated.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="CPU threads; if absent all that this process may use, and one for a tiny model.",
+    ),
 )
-_THREADS = click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="CPU threads; if absent all that this process may use, and one for a tiny model.",
-)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the options about models say.
+
+    Attributes:
+        folders: looked into first.
+        cache: where downloads go; None for the user's own cache.
+        licenses: names that the user accepts.
+        catalogues: files with more entries.
+        threads: CPU threads; None for all that there are.
+    """
+
+    folders: tuple[Path, ...] = ()
+    cache: Path | None = None
+    no_download: bool = False
+    licenses: tuple[str, ...] = ()
+    catalogues: tuple[Path, ...] = ()
+    threads: int | None = None
+
+    def search(self) -> Search:
+        """Where a suite's models are looked for."""
+        from gpurig.common.models.fetching import Fetcher, job_access, site_catalogues  # noqa: PLC0415 - heavy
+        from gpurig.common.models.resolving import Search, cache_folder, standard_places  # noqa: PLC0415 - heavy
+        from gpurig.common.models.transfer import Tools  # noqa: PLC0415 - heavy
+
+        cache = self.cache or cache_folder(os.environ)
+        places = standard_places(self.folders, cache)
+        if self.no_download:
+            return Search(places, without_fetch="; --no-download forbids to fetch it")
+        tools = Tools(say=lambda line: click.echo(harmless(line), err=True))
+        access = job_access(os.environ)
+        return Search(places, Fetcher(cache, access, tools, site_catalogues(self.catalogues), self.licenses))
 
 
 @dataclass(frozen=True)
@@ -47,8 +125,7 @@ class StageOptions:
     out: Path
     only: tuple[str, ...] = ()
     limit: int | None = None
-    folders: tuple[Path, ...] = ()
-    threads: int | None = None
+    models: ModelOptions = field(default_factory=ModelOptions)
 
     def settings(self) -> RunSettings:
         """The run that these options describe, its suite read.
@@ -57,7 +134,6 @@ class StageOptions:
             InputError: the suite is missing or wrong, or lacks a sample that `only` names.
         """
         from gpurig.evaljobs.llama import LlamaProvider  # noqa: PLC0415 - heavy
-        from gpurig.evaljobs.models import STANDARD_FOLDERS  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.stages import RunSettings  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415 - heavy
 
@@ -66,9 +142,9 @@ class StageOptions:
             suite=suite,
             samples=suite.select(only=self.only, limit=self.limit),
             out=self.out,
-            folders=(*self.folders, *STANDARD_FOLDERS),
+            search=self.models.search(),
             provider=LlamaProvider(),
-            threads=self.threads,
+            threads=self.models.threads,
         )
 
 
@@ -80,7 +156,15 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--models-dir and --threads; the command gets `folders` and `threads`."""
-    for add in (_THREADS, _MODELS):
-        command = add(command)
-    return command
+    """The options about models; the command gets `models`, a ModelOptions."""
+    names = [each.name for each in dataclasses.fields(ModelOptions)]
+
+    @functools.wraps(command)
+    def with_models(**options: Any) -> Any:
+        models = ModelOptions(**{name: options.pop(name) for name in names})
+        return command(**options, models=models)
+
+    wrapped: Callable[..., Any] = with_models
+    for add in reversed(_MODEL_OPTIONS):
+        wrapped = add(wrapped)
+    return wrapped

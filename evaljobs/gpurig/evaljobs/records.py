@@ -43,14 +43,21 @@ class ModelRef(Part):
     Attributes:
         name: as the suite names it.
         file: the file's name, without its folder.
-        sha256: of the whole file, hexadecimal.
-        size_bytes: of the whole file.
+        sha256: of the whole file, hexadecimal; of a split model over its parts (`models.model_sha256`).
+        size_bytes: of the whole model.
+        place: where it was found: "given", "image", "bundled", "volume", "box", "cache", "download" or "path"; "" in
+            records that were written before this was noted.
+        source: where a pull brought it from, with its revision; "" where nobody knows.
+        others: files of the same name in later places that have other bytes.
     """
 
     name: str
     file: str
     sha256: str
     size_bytes: int
+    place: str = ""
+    source: str = ""
+    others: tuple[str, ...] = ()
 
 
 class Sampling(Part):

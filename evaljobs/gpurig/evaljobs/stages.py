@@ -11,14 +11,16 @@ from typing import Generic, TextIO, TypeVar
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import read_gguf
+from gpurig.common.models.resolving import Search
 from gpurig.common.progress import Progress
+from gpurig.common.terminal import harmless
 from gpurig.evaljobs.checks import Answer, run_check
 from gpurig.evaljobs.engine import Completion, EngineProvider, EngineSettings, Request, context_size, thread_count
 from gpurig.evaljobs.grader import grading_request, judge
 from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, generation_key, grade_basis, grade_key
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
 from gpurig.evaljobs.prompts import generator_prompt, grader_prompt, prompt_sha256
-from gpurig.evaljobs.records import Checked, Generation, Grade, Sampling
+from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampling
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, StageFile, StageWriter, read_records, read_stage
 from gpurig.evaljobs.suite import Sample, Suite
 
@@ -32,7 +34,7 @@ class RunSettings:
     Attributes:
         samples: the selected ones of the suite, in its order.
         out: the folder of the record files.
-        folders: where models are looked for.
+        search: where models are looked for.
         provider: what loads models.
         threads: CPU threads of the engine; by the model's size where None.
         stream: where progress goes; standard error where None.
@@ -41,7 +43,7 @@ class RunSettings:
     suite: Suite
     samples: tuple[Sample, ...]
     out: Path
-    folders: tuple[Path, ...]
+    search: Search
     provider: EngineProvider
     threads: int | None = None
     stream: TextIO | None = None
@@ -95,7 +97,8 @@ def run_stages(settings: RunSettings) -> int:
     grader = settings.suite.grader
     if grader is not None:
         # That the grader is missing is said before an hour of generating, not after it.
-        read_gguf(find_model(grader.model, folders=settings.folders, suite_folder=settings.suite.folder))
+        for file in find_model(grader.model, search=settings.search, suite_folder=settings.suite.folder).files:
+            read_gguf(file)
     outcomes = [stage(settings) for stage in (generate, check, grade)]
     return min(outcome.reused for outcome in outcomes if outcome.reused + outcome.done)
 
@@ -145,7 +148,7 @@ def generate(settings: RunSettings) -> StageOutcome:
             )
 
     def current(record: Generation) -> Generation:
-        return record.model_copy(update={"basis": bases[record.sample], "model": model.ref})
+        return record.model_copy(update={"basis": bases[record.sample], "model": _ref_now(record.model, model.ref)})
 
     content = read_stage(settings.out / GENERATIONS, Generation)
     return _finish(
@@ -237,7 +240,7 @@ def grade(settings: RunSettings) -> StageOutcome:
             )
 
     def current(record: Grade) -> Grade:
-        return record.model_copy(update={"basis": bases[record.sample], "model": model.ref})
+        return record.model_copy(update={"basis": bases[record.sample], "model": _ref_now(record.model, model.ref)})
 
     content = read_stage(settings.out / GRADES, Grade)
     return _finish(_Work("grade", content, keys, records, current, lambda record: bool(record.error)), settings)
@@ -295,7 +298,18 @@ def _answered(settings: RunSettings) -> dict[str, Generation]:
 
 
 def _model(name: str, settings: RunSettings) -> ModelFile:
-    return open_model(name, folders=settings.folders, suite_folder=settings.suite.folder)
+    model = open_model(name, search=settings.search, suite_folder=settings.suite.folder)
+    if model.ref.others:
+        text = f"{model.path} is used; files of the same name with other bytes: {', '.join(model.ref.others)}"
+        print(harmless(text), file=settings.stream or sys.stderr)
+    return model
+
+
+def _ref_now(record: ModelRef, now: ModelRef) -> ModelRef:
+    """What a reused record says of its model: its name as the suite has it now, and where it lay when it ran."""
+    if record.sha256 != now.sha256:
+        return now
+    return record.model_copy(update={"name": now.name, "file": now.file})
 
 
 def _check_packages() -> dict[str, str]:

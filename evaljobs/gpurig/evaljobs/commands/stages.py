@@ -11,7 +11,7 @@ import click
 
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.commands.report import NoteOptions, conclude, note_options
-from gpurig.evaljobs.options import StageOptions, model_options, stage_options
+from gpurig.evaljobs.options import ModelOptions, StageOptions, model_options, stage_options
 
 if TYPE_CHECKING:
     from gpurig.evaljobs.stages import RunSettings, StageOutcome
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: gpurig-job generate examples/ci-jobs --out report")
 @stage_options
 @model_options
-def generate(
-    *, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, folders: tuple[Path, ...], threads: int | None
-) -> None:
+def generate(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, models: ModelOptions) -> None:
     """Let the generator answer every sample of a suite.
 
     Appends to generations.jsonl in the folder --out. Run again, it does only what is missing.
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.generate, StageOptions(suite, out, only, limit, folders, threads))
+    _run(stages.generate, StageOptions(suite, out, only, limit, models))
 
 
 @click.command(epilog="Example: gpurig-job check examples/ci-jobs --out report")
@@ -48,16 +46,14 @@ def check(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None) -
 @click.command(epilog="Example: gpurig-job grade examples/ci-jobs --out report")
 @stage_options
 @model_options
-def grade(
-    *, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, folders: tuple[Path, ...], threads: int | None
-) -> None:
+def grade(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, models: ModelOptions) -> None:
     """Let the grader judge every generation.
 
     Appends to grades.jsonl in the folder --out. Run again, it does only what is missing.
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.grade, StageOptions(suite, out, only, limit, folders, threads))
+    _run(stages.grade, StageOptions(suite, out, only, limit, models))
 
 
 def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) -> None:
@@ -80,8 +76,7 @@ def eval_(
     out: Path,
     only: tuple[str, ...],
     limit: int | None,
-    folders: tuple[Path, ...],
-    threads: int | None,
+    models: ModelOptions,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
@@ -95,7 +90,7 @@ def eval_(
     from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
 
     started = datetime.now(UTC)
-    options = StageOptions(suite, out, only, limit, folders, threads)
+    options = StageOptions(suite, out, only, limit, models)
     settings = options.settings()
     with locked(out):
         reused = stages.run_stages(settings)

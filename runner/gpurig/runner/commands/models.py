@@ -7,13 +7,18 @@ from gpurig.common.lazy import LazyCommand, LazyGroup
 _HERE = "gpurig.runner.commands"
 
 COMMANDS = {
-    "list": LazyCommand(f"{_HERE}.models_list:list_models", "Show the models that this box has."),
+    "pull": LazyCommand(
+        f"{_HERE}.models_pull:pull", "Fetch a model, verified; run again, it goes on where it broke off."
+    ),
+    "list": LazyCommand(
+        f"{_HERE}.models_list:list_models", "Show the models that are here, and those that a pull brings."
+    ),
 }
 
 models = LazyGroup(
     name="models",
     lazy=COMMANDS,
     help="Show, pull and measure models in GGUF format.",
-    epilog="Example: gpurig models list",
+    epilog="Example: gpurig models pull qwen3-4b-q4_k_m",
     no_args_is_help=True,
 )

@@ -21,7 +21,7 @@ _MIB = 2**20
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/models.md).")
 @instance_options
 def list_models(*, as_json: bool, name: str, root: Path) -> None:
-    """Show the models that this box has."""
+    """Show the models that are here, and what a pull brings."""
     folder = Paths(root, name).models
     found = installed_models(folder)
     click.echo(json.dumps(_document(folder, found), indent=2) if as_json else _text(folder, found))
