@@ -5,29 +5,16 @@ from __future__ import annotations
 import io
 import sys
 import unicodedata
-from dataclasses import dataclass, field
 
 import pytest
 from gpurig.common.errors import PrerequisiteError
 from gpurig.common.process import run
-from gpurig.common.progress import Progress
-from gpurig.common.terminal import harmless, shorten, table
+from gpurig.common.progress import ByteProgress, Progress
+from gpurig.common.terminal import harmless, shorten, size_text, table
 from gpurig.common.waiting import wait_for
 from hypothesis import given
 from hypothesis import strategies as st
-
-
-@dataclass
-class FakeClock:
-    now: float = 0.0
-    naps: list[float] = field(default_factory=list)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.naps.append(seconds)
-        self.now += seconds
+from standins.clocks import FakeClock
 
 
 def test_a_program_that_is_missing_is_a_missing_prerequisite() -> None:
@@ -95,3 +82,49 @@ def test_progress_in_a_log_is_lines_without_carriage_returns() -> None:
         progress.advance("a")
         progress.advance("b")
     assert stream.getvalue() == "generate: 1/3\ngenerate: 3/3\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (4_683_073_536, "4.68 GB"),
+        (99_960_000, "100 MB"),
+        (10**15, "1000 TB"),
+    ],
+)
+def test_a_size_is_short(size: int, shown: str) -> None:
+    assert size_text(size) == shown
+
+
+def test_a_transfer_in_a_log_is_a_line_now_and_then_with_its_rate_and_the_time_left() -> None:
+    stream, clock = io.StringIO(), FakeClock()
+    with ByteProgress("pull", 100_000_000, done=20_000_000, stream=stream, clock=clock) as progress:
+        for second in range(1, 21):
+            clock.now = float(second)
+            progress.reach(20_000_000 + second * 2_000_000)
+        progress.reach(100_000_000)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "pull: 20 MB/100 MB"
+    assert lines[1] == "pull: 40 MB/100 MB 2 MB/s, 30 s left"
+    assert lines[-1].startswith("pull: 100 MB/100 MB")
+    assert len(lines) == 4
+
+
+def test_a_transfer_on_a_terminal_fits_80_columns() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream, clock = Terminal(), FakeClock()
+    with ByteProgress("pull", 18_556_689_568, stream=stream, clock=clock) as progress:
+        for second in range(1, 50):
+            clock.now = float(second)
+            progress.reach(second * 123_456_789)
+    drawn = [
+        line for line in stream.getvalue().replace("\x1b[?25h", "").replace("\x1b[?25l", "").split("\r") if line.strip()
+    ]
+    assert max(len(line.rstrip()) for line in drawn) <= 80
+    assert "MB/s" in drawn[-1]

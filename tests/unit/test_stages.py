@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
-from gpurig.common.models.resolving import Search
+from gpurig.common.models.resolving import Place, Search
 from gpurig.evaljobs.engine import Completion, Request, context_size, thread_count
 from gpurig.evaljobs.models import find_model, open_model
 from gpurig.evaljobs.stages import RunSettings, StageOutcome, check, generate, grade, run_stages
@@ -303,3 +303,23 @@ def test_a_tiny_model_gets_one_thread_and_a_wish_is_followed(tmp_path: Path) -> 
     assert thread_count(tiny, None) == 1
     assert thread_count(large, None) == len(os.sched_getaffinity(0))
     assert thread_count(large, 3) == thread_count(tiny, 3) == 3
+
+
+def test_a_reused_record_keeps_the_place_its_model_lay_in_when_it_ran(box: EvalBox) -> None:
+    generate(box.settings())
+    before = box.records("generations.jsonl")
+    assert {record["model"]["place"] for record in before if record["record"] == "generation"} == {"given"}
+    elsewhere = box.root / "cache"
+    box.models.rename(elsewhere)
+    generate(box.settings(search=Search((Place("cache", elsewhere),))))
+    assert box.records("generations.jsonl") == before
+
+
+def test_a_file_of_the_same_name_with_other_bytes_is_told_and_recorded(box: EvalBox, tmp_path: Path) -> None:
+    name = box.suite().generator.model
+    write_tiny_gguf(tmp_path / "later" / f"{name}.gguf", seed=77)
+    settings = box.settings(search=Search.of_folders(box.models, tmp_path / "later"))
+    generate(settings)
+    assert "with other bytes" in settings.stream.getvalue()
+    (others,) = {tuple(record["model"]["others"]) for record in box.records("generations.jsonl") if "model" in record}
+    assert others == (str(tmp_path / "later" / f"{name}.gguf"),)

@@ -204,7 +204,8 @@ def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[reques
     headers: dict[str, str] = {"Accept-Encoding": "identity", "User-Agent": "gpurig"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    secret = {name: str(value) for name, value in client.headers.items() if name in {"PRIVATE-TOKEN", "JOB-TOKEN"}}
+    tokens = {"PRIVATE-TOKEN": client.private_token, "JOB-TOKEN": client.job_token}
+    secret = {name: token for name, token in tokens.items() if token}
     home = urllib.parse.urlsplit(url)[:2]
     for _ in range(_MOST_REDIRECTS + 1):
         own = urllib.parse.urlsplit(url)[:2] == home

@@ -10,6 +10,7 @@ from pathlib import Path
 from standins.gitlab.ci_config import JobSpec
 
 # GitLab's access levels [lib/gitlab/access.rb].
+REPORTER = 20
 DEVELOPER = 30
 MAINTAINER = 40
 OWNER = 50
@@ -94,6 +95,27 @@ class MergeRequest:
 
 
 @dataclass(eq=False)
+class PackageFile:
+    """A file of a generic package."""
+
+    id: int
+    name: str
+    content: bytes
+    created_at: dt.datetime
+
+
+@dataclass(eq=False)
+class Package:
+    """A generic package; files of one name may be several, of which the newest is served."""
+
+    id: int
+    name: str
+    version: str
+    created_at: dt.datetime
+    files: list[PackageFile] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class Project:
     """A project; `repository` is its bare Git repository."""
 
@@ -106,6 +128,7 @@ class Project:
     members: dict[int, int] = field(default_factory=dict)
     variables: list[Variable] = field(default_factory=list)
     merge_requests: dict[int, MergeRequest] = field(default_factory=dict)
+    packages: list[Package] = field(default_factory=list)
 
     @property
     def path(self) -> str:

@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from standins.gitlab import jobs_api, projects_api, runners_api
+from standins.gitlab import jobs_api, packages_api, projects_api, runners_api
 from standins.gitlab.state import State
 from standins.gitlab.wire import Request, Response
 
@@ -37,10 +37,15 @@ def _parameter(found: re.Match[str]) -> str:
     name = found[1]
     if name == "artifact_path":
         return f"(?P<{name}>.+)"
-    return f"(?P<{name}>{_NUMBER if name in {'noteable_id', 'note_id', 'job_id', 'runner_id'} else '[^/]+'})"
+    return (
+        f"(?P<{name}>{_NUMBER if name in {'noteable_id', 'note_id', 'job_id', 'runner_id', 'package_id'} else '[^/]+'})"
+    )
 
 
 _NUMBER = r"\d+"
+_NUMBERED = frozenset({"noteable_id", "note_id", "job_id", "runner_id", "package_id"})
+_PACKAGES = "/api/v4/projects/{id}/packages"
+_GENERIC = _PACKAGES + "/generic/{package_name}/{package_version}/{file_name}"
 _NOTES = "/api/v4/projects/{id}/merge_requests/{noteable_id}/notes"
 
 ROUTES = (
@@ -74,6 +79,10 @@ ROUTES = (
     Route("GET", _NOTES + "/{note_id}", projects_api.note),
     Route("PUT", _NOTES + "/{note_id}", projects_api.update_note),
     Route("DELETE", _NOTES + "/{note_id}", projects_api.delete_note),
+    Route("GET", _PACKAGES, packages_api.packages),
+    Route("GET", _PACKAGES + "/{package_id}/package_files", packages_api.package_files),
+    Route("GET", _GENERIC, packages_api.download),
+    Route("PUT", _GENERIC, packages_api.upload),
     Route("POST", "/api/v4/jobs/request", jobs_api.request_job),
     Route("PUT", "/api/v4/jobs/{id}", jobs_api.update),
     Route("PATCH", "/api/v4/jobs/{id}/trace", jobs_api.append_trace),

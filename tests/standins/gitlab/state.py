@@ -45,6 +45,7 @@ class State:
         self.runners: dict[int, Runner] = {}
         self.pipelines: dict[int, Pipeline] = {}
         self.jobs: dict[int, Job] = {}
+        self.package_storage = ""
         self.owner = self.add_user("owner")
 
     def next_id(self) -> int:

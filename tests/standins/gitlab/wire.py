@@ -154,6 +154,20 @@ def answer(document: object, status: int = 200, headers: Mapping[str, str] | Non
     return Response(status, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
+def ranged(request: Request, content: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """A file, or the part of it that the request's Range asks for (RFC 9110, 14.2; one range, from a byte on)."""
+    offered = {"Accept-Ranges": "bytes", **(headers or {})}
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+    if not found:
+        return Response(200, content, offered)
+    start, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
+    if start > last:
+        return Response(416, b"", {**offered, "Content-Range": f"bytes */{len(content)}"})
+    return Response(
+        206, content[start : last + 1], {**offered, "Content-Range": f"bytes {start}-{last}/{len(content)}"}
+    )
+
+
 def paginated(items: Sequence[object], request: Request) -> Response:
     """One page of a list, with GitLab's offset-pagination headers.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpurig.common.errors import InputError, PrerequisiteError, RemoteError, TransientError
 from gpurig.common.models.reference import COMMIT, HubReference
-from gpurig.common.models.remote import CHUNK, Body, RemoteFacts, answered_span, refuse_page
+from gpurig.common.models.remote import Body, RemoteFacts, answered_span, refuse_page
 from gpurig.common.retrying import retry_after_s
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class HubFile:
 
     def look(self) -> RemoteFacts:
         """Its size, the commit that its revision is, and its hash where the hub stores it as a large file."""
-        import huggingface_hub as hub  # noqa: PLC0415 - heavy
+        hub = _library()
 
         with _translated(self.label):
             found = hub.get_hf_file_metadata(
@@ -81,33 +81,31 @@ class HubFile:
 
         The address in the storage is signed for a short time, so it is asked for each time.
         """
-        # Documented as public there, and not in its __all__.
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
-            build_hf_headers,
-            get_session,
-            hf_raise_for_status,
-        )
+        utils = _library().utils
 
         url = self._url(facts.revision or self.reference.revision)
-        headers = build_hf_headers(library_name="gpurig")
+        headers: dict[str, str] = utils.build_hf_headers(library_name="gpurig")
         headers["Accept-Encoding"] = "identity"
         if start:
             headers["Range"] = f"bytes={start}-"
         with (
             _translated(self.label),
             # The HTTP client drops the token where a redirection leads to another host.
-            get_session().stream("GET", url, headers=headers, timeout=self._timeout(), follow_redirects=True) as answer,
+            utils.get_session().stream(
+                "GET", url, headers=headers, timeout=self._timeout(), follow_redirects=True
+            ) as answer,
         ):
             if answer.status_code != 416:
-                hf_raise_for_status(answer)
+                utils.hf_raise_for_status(answer)
             refuse_page(self.label, answer.headers)
             begins, total = answered_span(answer.status_code, answer.headers, start)
-            chunks = iter(()) if answer.status_code == 416 else answer.iter_bytes(CHUNK)
+            # As they arrive: chunks of a given size would be gathered, and lost where the connection breaks.
+            chunks = iter(()) if answer.status_code == 416 else answer.iter_bytes()
             yield Body(begins, chunks, total)
 
     def license(self) -> str:
         """The license that the repository's card names; "" where it names none."""
-        import huggingface_hub as hub  # noqa: PLC0415 - heavy
+        hub = _library()
 
         with _translated(self.label):
             try:
@@ -127,7 +125,7 @@ class HubFile:
         return next((word for word in words if word.lower() != "other"), words[0] if words else "")
 
     def _url(self, revision: str | None) -> str:
-        import huggingface_hub as hub  # noqa: PLC0415 - heavy
+        hub = _library()
 
         where = self.reference
         url: str = hub.hf_hub_url(where.repository, where.file, revision=revision, endpoint=self.access.endpoint)
@@ -142,6 +140,18 @@ class HubFile:
         import httpx2  # noqa: PLC0415 - the client that huggingface_hub hands out
 
         return httpx2.Timeout(self.access.read_s, connect=self.access.connect_s)
+
+
+def _library() -> Any:
+    """huggingface_hub, without its telemetry: before the first request it would fetch a list to describe the caller by.
+
+    It reads HF_HUB_DISABLE_TELEMETRY when it is imported, and has no other switch than this constant.
+    """
+    import huggingface_hub  # noqa: PLC0415 - heavy
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return huggingface_hub
 
 
 @contextlib.contextmanager

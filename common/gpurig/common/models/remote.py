@@ -14,7 +14,8 @@ from typing import Protocol
 from gpurig.common.errors import RemoteError, TransientError
 from gpurig.common.files import read_problem
 
-CHUNK = 2**20
+# What one read asks for: at most that much is lost where a connection breaks.
+CHUNK = 2**16
 _CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d{1,18})-\d{1,18}|\*)/(?P<total>\d{1,18}|\*)")
 
 

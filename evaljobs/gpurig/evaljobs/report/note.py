@@ -11,7 +11,17 @@ from __future__ import annotations
 import re
 
 from gpurig.common.terminal import harmless
-from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title, verdict, worst_first
+from gpurig.evaljobs.report.words import (
+    amount,
+    interval,
+    number,
+    passed_over,
+    reasons,
+    rule_text,
+    title,
+    verdict,
+    worst_first,
+)
 from gpurig.evaljobs.results import Results, SampleResult
 
 # GitLab's limit is 1,000,000 characters; a note that people read is far shorter.
@@ -98,7 +108,7 @@ def _footer(results: Results) -> list[str]:
     if re.fullmatch(r"[0-9a-f]{7,64}", results.job.commit_sha):
         words.append(f"commit {results.job.commit_sha[:8]}")
     words.append("gpurig")
-    return [f"<sub>{' · '.join(words)}</sub>"]
+    return [*(_code(line) for line in passed_over(results)), f"<sub>{' · '.join(words)}</sub>"]
 
 
 def _digits(text: str) -> str:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from gpurig.common.terminal import harmless, shorten, table
-from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title, verdict, worst_first
+from gpurig.evaljobs.report.words import (
+    amount,
+    interval,
+    number,
+    passed_over,
+    reasons,
+    rule_text,
+    title,
+    verdict,
+    worst_first,
+)
 from gpurig.evaljobs.results import Results
 
 _WIDTH = 80
@@ -18,7 +30,10 @@ def terminal_summary(results: Results, folder: str) -> str:
         folder: the report folder, as the user may open it.
     """
     models = f"generator {results.generator.name}" + (f", grader {results.grader.name}" if results.grader else "")
-    lines = ["", harmless(f"{results.suite}: {len(results.samples)} samples, {models}"), ""]
+    lines = ["", harmless(f"{results.suite}: {len(results.samples)} samples, {models}")]
+    for told in passed_over(results):
+        lines += textwrap.wrap(harmless(told), _WIDTH, break_on_hyphens=False)
+    lines.append("")
     rows = [[title(metric.name), amount(metric), interval(metric), str(metric.n)] for metric in results.metrics]
     lines += [table(["metric", "value", "95 % interval", "samples"], rows), ""]
     failed = worst_first(results)

@@ -25,6 +25,15 @@ def title(metric: str) -> str:
     return _TITLES.get(metric, metric)
 
 
+def passed_over(results: Results) -> tuple[str, ...]:
+    """One line a model of whose name there were other files with other bytes: which one ran is no accident to hide."""
+    return tuple(
+        f"{model.name}: used from {model.place}; other bytes under that name in {', '.join(model.others)}"
+        for model in (results.generator, results.grader)
+        if model is not None and model.others
+    )
+
+
 def is_proportion(metric: Metric) -> bool:
     """Whether it is a share of samples, which is shown in per cent with its interval."""
     return metric.low is not None and metric.high is not None

@@ -10,9 +10,7 @@ COMMANDS = {
     "pull": LazyCommand(
         f"{_HERE}.models_pull:pull", "Fetch a model, verified; run again, it goes on where it broke off."
     ),
-    "list": LazyCommand(
-        f"{_HERE}.models_list:list_models", "Show the models that are here, and those that a pull brings."
-    ),
+    "list": LazyCommand(f"{_HERE}.models_list:list_models", "Show the models that are here, and what a pull brings."),
 }
 
 models = LazyGroup(
