@@ -92,6 +92,11 @@ class Catalogue:
         """The entry, or None."""
         return self.entries.get(name)
 
+    def of_file(self, file: str) -> Entry | None:
+        """The entry whose first file is called `file` at its source, wherever it lies now; None where several are."""
+        found = [entry for entry in self.entries.values() if entry.files[0].file.rpartition("/")[2] == file]
+        return found[0] if len(found) == 1 else None
+
     def like(self, name: str) -> tuple[str, ...]:
         """Names that a user may have meant."""
         import difflib  # noqa: PLC0415 - for a message only

@@ -149,7 +149,8 @@ def _at_path(path: Path, catalogue: Catalogue) -> Model:
     for file in files:
         if not file.is_file():
             raise InputError(f"there is no file {file}", hint="check the path; a split model needs all of its parts")
-    entry, origin, sums = catalogue.find(name), read_origin(folder, name), _sums(folder)
+    entry = catalogue.find(name) or catalogue.of_file(first.name)
+    origin, sums = read_origin(folder, name), _sums(folder)
     parts = []
     for number, file in enumerate(files):
         pin = origin.pin(file.name) if origin else None
@@ -162,7 +163,7 @@ def _at_path(path: Path, catalogue: Catalogue) -> Model:
             wanted = Wanted(
                 known.sha256,
                 known.size_bytes,
-                f"the catalogue says of {name}",
+                f"the catalogue says of {entry.name}",
                 "if it is another model, give it another name with --as",
             )
         else:
@@ -170,7 +171,9 @@ def _at_path(path: Path, catalogue: Catalogue) -> Model:
         parts.append(Part(LocalFile(file), wanted))
     license_ = origin.license if origin else ""
     source = origin.source if origin else str(first.absolute())
-    return Model(name, source, tuple(parts), license_ or (entry.license if entry else ""), entry)
+    return Model(
+        entry.name if entry else name, source, tuple(parts), license_ or (entry.license if entry else ""), entry
+    )
 
 
 def _first_file(path: Path) -> Path:

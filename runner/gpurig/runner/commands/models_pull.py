@@ -29,7 +29,7 @@ SCHEMA = 1
 
 
 @click.command(
-    epilog="\b\nExamples:\n  gpurig models pull qwen2.5-coder-7b-instruct-q4_k_m\n"
+    epilog="\b\nExamples:\n  gpurig models pull qwen2.5-coder-7b-q4_k_m\n"
     "  gpurig models pull hf:Qwen/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M.gguf\n"
     "  gpurig models pull gitlab:group/project/models/1.0/m.gguf --url URL\n"
     "  gpurig models pull /media/usb/model.gguf"
