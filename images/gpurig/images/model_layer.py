@@ -1,0 +1,126 @@
+"""Models as a layer of an image: from names to the files that are copied to /opt/gpurig/models.
+
+Nothing is read into memory: a model has gigabytes. Whoever builds the image copies `LayerFile.path` to
+`LayerFile.target`, and puts `ModelLayer.digest` into the image's name and `ModelLayer.label` on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from gpurig.common.errors import InputError
+from gpurig.common.files import sha256_file
+from gpurig.common.gguf import read_gguf
+from gpurig.common.models.licenses import check_license
+from gpurig.common.models.origin import Origin, origin_path
+from gpurig.common.models.resolving import IMAGE_FOLDER, Found, Search
+
+LABEL_MODELS = "io.gpurig.models"
+
+
+@dataclass(frozen=True)
+class LayerFile:
+    """One file of the layer.
+
+    Attributes:
+        target: its name in the image's folder of models.
+        path: where it lies now.
+        sha256: of a model's file, computed now; of its record too.
+    """
+
+    target: PurePosixPath
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelLayer:
+    """The models of an image.
+
+    Attributes:
+        folder: where they go in the image.
+        files: models and the records of their pulls, by name.
+        models: SHA-256 of the model's files by model name, in order.
+        notes: what the user should be told of their licenses.
+    """
+
+    folder: PurePosixPath
+    files: tuple[LayerFile, ...]
+    models: tuple[tuple[str, tuple[str, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and contents, hexadecimal: the same models are the same layer."""
+        lines = "".join(f"{file.sha256}  {file.target}\n" for file in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """What the image says of them: a JSON object from name to hashes."""
+        return json.dumps({name: list(hashes) for name, hashes in self.models}, sort_keys=True)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Collection[str] = ()) -> ModelLayer:
+    """The layer with the models of these names.
+
+    Args:
+        names: as suites have them; one that gpurig carries itself is in every image already, and is left out.
+        search: where they are looked for, and what fetches the others.
+        allowed_licenses: names that the user accepts: an image that is pushed gives its models to others.
+
+    Raises:
+        InputError: a damaged model, or one whose license is not accepted.
+        PrerequisiteError: a name that nobody has. Whatever fetching raises.
+    """
+    files: dict[PurePosixPath, LayerFile] = {}
+    models: dict[str, tuple[str, ...]] = {}
+    notes: list[str] = []
+    for name in names:
+        found = search.find(name)
+        if found.kind == "bundled":
+            continue
+        notes += _checked(found, allowed_licenses)
+        parts = [_layer_file(path) for path in found.files]
+        models[name] = tuple(part.sha256 for part in parts)
+        record = origin_path(found.files[0].parent, name)
+        if found.origin is not None and _is_of(found.origin, parts):
+            parts.append(_layer_file(record))
+        files |= {part.target: part for part in parts}
+    return ModelLayer(
+        PurePosixPath(IMAGE_FOLDER),
+        tuple(files[target] for target in sorted(files)),
+        tuple(sorted(models.items())),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _checked(found: Found, allowed: Collection[str]) -> tuple[str, ...]:
+    headers = [read_gguf(path) for path in found.files]
+    said = headers[0].metadata.get("general.license")
+    license_ = (found.origin.license if found.origin else "") or (said if isinstance(said, str) else "")
+    try:
+        return check_license(license_, model=found.name, allowed=allowed)
+    except InputError as error:
+        raise InputError(
+            f"{error.message}, and an image that is pushed gives the model to others", hint=error.hint
+        ) from error
+
+
+def _layer_file(path: Path) -> LayerFile:
+    return LayerFile(PurePosixPath(path.name), path, sha256_file(path), path.stat().st_size)
+
+
+def _is_of(origin: Origin, parts: list[LayerFile]) -> bool:
+    """Whether the record is of these very files: one of a file that was replaced would be a lie in the image."""
+    return [(pin.file, pin.sha256) for pin in origin.files] == [(part.target.name, part.sha256) for part in parts]
