@@ -41,6 +41,8 @@ def write_tiny_gguf(
     name: str = "tiny",
     sharpness: float = 4.0,
     vocabulary_: Sequence[tuple[str, float, int]] | None = None,
+    width: int = 32,
+    experts: int = 0,
 ) -> Path:
     """Write the model.
 
@@ -48,9 +50,11 @@ def write_tiny_gguf(
         seed: of the weights; another seed is another model.
         sharpness: scale of the output layer; 0 makes every token equally likely.
         vocabulary_: instead of `vocabulary()`.
+        width: of the embeddings; the feed-forward layers have twice as much.
+        experts: a mixture of so many, of which two are used; 0 for none.
     """
     random = np.random.default_rng(seed)
-    width, layers, heads, inner = 32, 2, 2, 64
+    layers, heads, inner = 2, 2, 2 * width
     pieces = list(vocabulary_ or vocabulary())
 
     def weights(*shape: int, scale: float = 0.3) -> np.ndarray:
@@ -69,10 +73,15 @@ def write_tiny_gguf(
             f"blk.{layer}.attn_v.weight": weights(width, width),
             f"blk.{layer}.attn_output.weight": weights(width, width),
             f"blk.{layer}.ffn_norm.weight": np.ones(width, np.float32),
-            f"blk.{layer}.ffn_gate.weight": weights(inner, width),
-            f"blk.{layer}.ffn_up.weight": weights(inner, width),
-            f"blk.{layer}.ffn_down.weight": weights(width, inner),
         }
+        many, end = ((experts,), "_exps") if experts else ((), "")
+        tensors |= {
+            f"blk.{layer}.ffn_gate{end}.weight": weights(*many, inner, width),
+            f"blk.{layer}.ffn_up{end}.weight": weights(*many, inner, width),
+            f"blk.{layer}.ffn_down{end}.weight": weights(*many, width, inner),
+        }
+        if experts:
+            tensors[f"blk.{layer}.ffn_gate_inp.weight"] = weights(experts, width)
     metadata: dict[str, Any] = {
         "general.architecture": "llama",
         "general.name": name,
@@ -91,6 +100,8 @@ def write_tiny_gguf(
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.unknown_token_id": 0,
     }
+    if experts:
+        metadata |= {"llama.expert_count": experts, "llama.expert_used_count": 2}
     if chat_template:
         metadata["tokenizer.chat_template"] = chat_template
     path.parent.mkdir(parents=True, exist_ok=True)

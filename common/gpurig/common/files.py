@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,29 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
             path.chmod(mode)
     except OSError as error:
         raise write_problem(path, error) from error
+
+
+def demand_space(folder: Path, needed_bytes: int, what: str, *, hint: str = "free some space") -> None:
+    """Room for something before it is begun; a file system that does not tell has it.
+
+    Args:
+        folder: where it will be written; it exists.
+        needed_bytes: what it takes.
+        what: the message's subject, for example "the download".
+        hint: what to do, besides another folder.
+
+    Raises:
+        PrerequisiteError: there is not enough for this user.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise write_problem(folder, error) from error
+    if free < needed_bytes:
+        raise PrerequisiteError(
+            f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free",
+            hint=f"{hint}, or choose a folder on another disk",
+        )
 
 
 def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:

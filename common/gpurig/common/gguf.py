@@ -47,7 +47,7 @@ class Gguf:
 
     @property
     def architecture(self) -> str:
-        """For example "llama"; "" for a further part of a split model, which says nothing but its number."""
+        """For example "llama"; "" for what names none: a further part of a split model, an importance matrix."""
         return str(self.metadata.get("general.architecture", ""))
 
     def of_architecture(self, key: str) -> Any:

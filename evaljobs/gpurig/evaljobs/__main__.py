@@ -17,6 +17,12 @@ COMMANDS = {
     "report": LazyCommand(f"{_HERE}.report:report", "Compute the results, apply the gate, write the reports."),
     "eval": LazyCommand(f"{_HERE}.stages:eval_", "All four stages, one after the other."),
     "validate": LazyCommand(f"{_HERE}.stages:validate", "Check a suite without running it."),
+    "quantize": LazyCommand(f"{_HERE}.quantize:quantize", "Quantize an F16 model, and say what that costs."),
+    "imatrix": LazyCommand(f"{_HERE}.quantize:imatrix", "Compute a model's importance matrix from a text."),
+    "divergence": LazyCommand(
+        f"{_HERE}.quantize:divergence",
+        "Compare the predictions of models with a reference's, as llama-perplexity --kl-divergence does.",
+    ),
     "selfcheck": LazyCommand(f"{_HERE}.selfcheck:selfcheck", "Prove that this image can run jobs on its backend."),
 }
 

@@ -119,6 +119,11 @@ def context_size(model: ModelFile, wanted: int | None) -> int:
 
 def thread_count(model: ModelFile, wanted: int | None) -> int:
     """The user's wish, or every CPU this process may use; one for a model too small to gain by more."""
+    return threads_for(model.ref.size_bytes, wanted)
+
+
+def threads_for(size_bytes: int, wanted: int | None) -> int:
+    """The same for a model file of that size."""
     if wanted is not None:
         return wanted
-    return 1 if model.ref.size_bytes < _WORTH_THREADS_BYTES else len(os.sched_getaffinity(0))
+    return 1 if size_bytes < _WORTH_THREADS_BYTES else len(os.sched_getaffinity(0))

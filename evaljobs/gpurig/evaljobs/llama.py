@@ -75,7 +75,7 @@ class LlamaEngine:
         self._errors = last_errors(llama_cpp)
         self._errors.clear()
         llama_cpp.llama_backend_init()
-        _demand_device(llama_cpp)
+        demand_device(llama_cpp)
         try:
             self._load(model.path, settings)
         except BaseException:
@@ -299,7 +299,7 @@ class LlamaEngine:
         return self._errors[-1] if self._errors else "it does not say why"
 
 
-def _demand_device(api: Any) -> None:
+def demand_device(api: Any) -> None:
     """A GPU build that finds no GPU must not compute on the CPU in silence.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Quantizing models, and measuring what it costs: importance matrices, llama.cpp's quantizations, divergences."""
