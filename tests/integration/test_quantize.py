@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from gpurig.common.assets import find_asset
 from gpurig.common.ggml_types import TYPE_NUMBERS
 from gpurig.common.gguf import read_gguf
 from gpurig.common.gguf_file_types import FILE_TYPES
 from gpurig.common.models.quantizations import QUANTIZATIONS, bits_per_weight
 from gpurig.common.process import Finished, run
 from gpurig.common.waiting import SystemClock, wait_for
-from gpurig.evaljobs.models import BUNDLED_FOLDER
 from standins.missing import missing
 from standins.tiny_gguf import vocabulary, write_tiny_gguf
 
@@ -29,7 +29,7 @@ pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 pytestmark = pytest.mark.models
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ci-jobs"
-DEMO = BUNDLED_FOLDER / "demo-generator.gguf"
+DEMO = find_asset("gpurig.evaljobs", "models") / "demo-generator.gguf"
 """A model that was trained: figures of divergence mean something."""
 
 

@@ -103,8 +103,8 @@ class _Parser:
             if key in metadata:
                 raise DamagedError(f'the value "{key}" is there twice')
             metadata[key] = self._value(self._scalar("I"))
-        # The further parts of a split model say nothing but their number (llama.cpp, tools/gguf-split), and an importance
-        # matrix is no model.
+        # The further parts of a split model say nothing but their number (llama.cpp, tools/gguf-split), and an
+        # importance matrix is no model.
         lacks = metadata.get("split.no") or metadata.get("general.type") == "imatrix"
         if not isinstance(metadata.get("general.architecture"), str) and not lacks:
             raise DamagedError("it names no architecture")

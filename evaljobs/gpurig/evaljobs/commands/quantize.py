@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ _folders = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     envvar="GPURIG_MODELS_DIR",
     show_envvar=True,
-    help="A folder with models; may be repeated. Then /models, /var/lib/gpurig/models, the bundled ones.",
+    help="A folder with models, looked into first; may be repeated. Then the image, /models, this box, the cache.",
 )
 
 
@@ -202,9 +203,11 @@ def divergence(
 
 
 def _find(name: str, folders: tuple[Path, ...]) -> Path:
-    from gpurig.evaljobs.models import STANDARD_FOLDERS, find_model  # noqa: PLC0415 - heavy
+    from gpurig.common.models.resolving import Search, cache_folder, standard_places  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.models import find_model  # noqa: PLC0415 - heavy
 
-    return find_model(name, folders=(*folders, *STANDARD_FOLDERS), suite_folder=Path())
+    search = Search(standard_places(folders, cache_folder(os.environ)))
+    return find_model(name, search=search, suite_folder=Path()).files[0]
 
 
 def _show(report: Report, *, as_json: bool) -> None:
