@@ -90,6 +90,7 @@ def test_a_damaged_manifest_is_said_in_one_line(tmp_path, text):
 def test_a_gpu_images_own_backend_is_demanded_when_none_is_named(tmp_path, monkeypatch):
     (tmp_path / "image.json").write_text(json.dumps({"backend": "cuda"}), encoding="utf-8")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr("gpurig.evaljobs.selfcheck._require_gpu", lambda *_: None)
     monkeypatch.setattr("gpurig.evaljobs.selfcheck._devices", lambda _llama: (CPU,))
     with pytest.raises(PrerequisiteError, match="no cuda device"):
         run_selfcheck()

@@ -199,8 +199,9 @@ def test_a_failed_selfcheck_takes_everything_back_and_shows_its_last_words() -> 
     box = MemoryBox()
     before = box.snapshot()
     box.engine.run_result = RunResult(4, "noise\ngpurig-job: no GPU is visible\n  hint: look\n")
-    with pytest.raises(PrerequisiteError, match="exit code 4: gpurig-job: no GPU is visible") as caught:
+    with pytest.raises(PrerequisiteError, match="exit code 4: no GPU is visible") as caught:
         up(box)
+    assert caught.value.hint.startswith("look; ")
     assert "docker run --rm --gpus 'driver=cdi,device=nvidia.com/gpu=0'" in caught.value.hint
     assert box.snapshot() == before
 

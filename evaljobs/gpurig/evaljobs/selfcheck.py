@@ -21,6 +21,8 @@ from typing import Any, Literal
 from gpurig.common.assets import find_asset
 from gpurig.common.errors import PrerequisiteError
 from gpurig.common.version import __version__
+from gpurig.evaljobs.gpu_driver import read_cuda, read_rocm
+from gpurig.evaljobs.gpu_fit import built_of, require_cuda, require_rocm
 
 Backend = Literal["cuda", "rocm", "cpu"]
 
@@ -125,8 +127,10 @@ def run_selfcheck(backend: Backend | None = None) -> Selfcheck:
     manifest = read_manifest(Path(sys.prefix) / "image.json")
     wanted: Backend = backend or manifest.get("backend", "cpu")
     cpu_target = manifest.get("cpu_target", "")
-    # Before llama.cpp is loaded: what it was compiled for and is not there ends in "illegal instruction".
+    # Before llama.cpp is loaded: what it was compiled for and is not there ends in "illegal instruction", and a card
+    # without kernels in "no kernel image".
     require_cpu(cpu_target, _cpu_flags())
+    _require_gpu(wanted, manifest)
     llama = _load_llama()
     devices = _devices(llama)
     offload = bool(llama.llama_supports_gpu_offload())
@@ -215,6 +219,20 @@ def require_device(
         hint="check that the container was given the GPU (gpurig detect and gpurig doctor on the box) and that the "
         "host's driver is new enough for this image",
     )
+
+
+def _require_gpu(backend: Backend, manifest: dict[str, Any]) -> None:
+    """Hold the image of a GPU backend against the driver and the cards that are here; any other image is not judged.
+
+    Raises:
+        PrerequisiteError: it cannot run here.
+    """
+    if manifest.get("backend") != backend:
+        return
+    if backend == "cuda":
+        require_cuda(built_of(manifest), read_cuda())
+    elif backend == "rocm":
+        require_rocm(built_of(manifest), read_rocm())
 
 
 def _device_files(backend: Backend) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from gpurig.common.terminal import harmless
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
@@ -252,16 +253,38 @@ def _containers(
 
 def selfcheck_spec(plan: Plan, entry: Entry) -> ContainerSpec:
     """The container that proves `entry`: wired, mounted and confined as config.toml does it for a job."""
-    instance = plan.containers[0].instance
+    return job_container(
+        ("gpurig-job", "selfcheck", "--backend", entry.backend, "--json"),
+        instance=plan.containers[0].instance,
+        key=entry.key,
+        image=entry.image,
+        wiring=entry.wiring,
+        models=plan.paths.models,
+    )
+
+
+def job_container(
+    command: tuple[str, ...], *, instance: str, key: str, image: str, wiring: Wiring, models: Path | None
+) -> ContainerSpec:
+    """A container that is to a self-check what a job's is to the job.
+
+    Args:
+        command: what runs in it.
+        instance: whose it is.
+        key: tells it from others of the instance.
+        image: the job image.
+        wiring: its GPUs.
+        models: the box's folder of models; None where there is none.
+    """
     return ContainerSpec(
-        name=f"{instance}-selfcheck-{hashlib.sha256(entry.key.encode()).hexdigest()[:8]}",
+        name=f"{instance}-selfcheck-{hashlib.sha256(key.encode()).hexdigest()[:8]}",
         role="selfcheck",
         instance=instance,
-        image=entry.image,
-        command=("gpurig-job", "selfcheck", "--backend", entry.backend, "--json"),
-        mounts=(Mount(str(plan.paths.models), MODELS_DIR, read_only=True),),
+        image=image,
+        command=command,
+        mounts=(Mount(str(models), MODELS_DIR, read_only=True),) if models else (),
         cap_drop=JOB_CAP_DROP,
         security_opt=NO_NEW_PRIVILEGES,
         shm_size=JOB_SHM_BYTES,
-        wiring=entry.wiring,
+        wiring=wiring,
     )

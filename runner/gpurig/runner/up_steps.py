@@ -17,12 +17,12 @@ from gpurig.provisioning.checks import (
     check_port,
 )
 from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
-from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.instances import instances, shared_gpus
 from gpurig.provisioning.plan import Entry, backends_of, plan_box, selfcheck_spec
 from gpurig.provisioning.state import Registration
 from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
 from gpurig.runner.renewing import renew
+from gpurig.runner.selfchecking import findings
 from gpurig.runner.up_run import UpRun
 
 SELFCHECK_TIMEOUT_S = 300
@@ -170,25 +170,7 @@ def _proof(run: UpRun, entry: Entry) -> str:
 
 def _selfcheck(run: UpRun, entry: Entry) -> None:
     spec = selfcheck_spec(run.plan, entry)
-    result = run.engine.run(spec, run.image_ids[entry.image], timeout_s=SELFCHECK_TIMEOUT_S)
-    if result.code == 0:
-        return
-    lines = [line.strip() for line in result.output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("gpurig-job:")]
-    reason = (errors or lines or ["it said nothing"])[-1]
-    raise PrerequisiteError(
-        f"the self-check in a job container failed with exit code {result.code}: {reason[:200]}",
-        hint=f"see it whole: docker run --rm {by_hand(spec)}",
-    )
-
-
-def by_hand(spec: ContainerSpec) -> str:
-    """The arguments of `docker run` that come closest to a self-check."""
-    wired = spec.wiring
-    options = [f"--gpus '{wired.gpus}'"] if wired.gpus else []
-    options += [f"--device {path}" for path in wired.devices]
-    options += [f"--group-add {gid}" for gid in wired.group_add]
-    return " ".join([*options, spec.image, *spec.command])
+    findings(spec, run.engine.run(spec, run.image_ids[entry.image], timeout_s=SELFCHECK_TIMEOUT_S))
 
 
 def _wait_online(run: UpRun) -> str:

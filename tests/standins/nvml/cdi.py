@@ -13,7 +13,13 @@ from standins.nvml.library import DEFAULT_STATE, IN_CONTAINER, VARIABLE, FakeNvm
 
 
 def write_cdi_spec(
-    spec: Path, fake: FakeNvml, nvml: Mapping[str, Any], state: Path, *, by_uuid: bool = True
+    spec: Path,
+    fake: FakeNvml,
+    nvml: Mapping[str, Any],
+    state: Path,
+    *,
+    by_uuid: bool = True,
+    mounts: Mapping[Path, str] | None = None,
 ) -> list[str]:
     """Write a CDI spec for the cards of `nvml`: a container that is given some sees those alone, and their nodes.
 
@@ -23,6 +29,7 @@ def write_cdi_spec(
         nvml: what the host's NVML says.
         state: where to write the driving file for containers; it must stay as long as they run.
         by_uuid: names by UUID too, as nvidia-ctk writes them since 1.15.
+        mounts: further files of the host and where containers see them: the driver's other libraries.
 
     Returns:
         The names that the spec defines, as nvidia-ctk gives them: "nvidia.com/gpu=<index>", for MIG parts
@@ -42,10 +49,11 @@ def write_cdi_spec(
             "deviceNodes": [{"path": node, "hostPath": "/dev/null"} for node in nodes],
         }
         devices.append({"name": name, "containerEdits": edits})
+    seen = {fake.library: IN_CONTAINER, state: DEFAULT_STATE, **(mounts or {})}
     document = {
         "cdiVersion": "0.5.0",
         "kind": "nvidia.com/gpu",
-        "containerEdits": {"mounts": [_mount(fake.library, IN_CONTAINER), _mount(state, DEFAULT_STATE)]},
+        "containerEdits": {"mounts": [_mount(source, target) for source, target in seen.items()]},
         "devices": devices,
     }
     write_atomic(spec, json.dumps(document, indent=1))

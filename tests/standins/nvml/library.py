@@ -22,14 +22,14 @@ IN_CONTAINER = f"/usr/lib/x86_64-linux-gnu/{SONAME}"
 _SOURCE = Path(__file__).with_name("fake_nvml.c")
 
 
-def build_library(folder: Path) -> Path:
-    """Compile the library into `folder`; skips the test where there is no C compiler."""
+def build_library(folder: Path, source: Path = _SOURCE, soname: str = SONAME) -> Path:
+    """Compile a fake library, NVML's by default, into `folder`; skips the test where there is no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
-        missing("no C compiler (cc) to build the fake NVML with", "GPURIG_REQUIRE_CC")
-    library = folder / SONAME
-    flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", f"-Wl,-soname,{SONAME}"]
-    done = run([compiler, *flags, "-o", str(library), str(_SOURCE), "-lpthread"], timeout_s=120)
+        missing(f"no C compiler (cc) to build the fake {soname} with", "GPURIG_REQUIRE_CC")
+    library = folder / soname
+    flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", f"-Wl,-soname,{soname}"]
+    done = run([compiler, *flags, "-o", str(library), str(source), "-lpthread"], timeout_s=120)
     assert done.code == 0, done.stderr
     return library
 
