@@ -71,6 +71,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) pyproject.toml -o requirements/box.lock
 	$(UV_COMPILE) requirements/job.in -o requirements/job.lock
 	$(UV_COMPILE) requirements/job-build.in -o requirements/job-build.lock
+	$(UV_COMPILE) --no-deps requirements/cuda13.in -o requirements/cuda13.lock
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock

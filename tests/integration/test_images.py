@@ -16,6 +16,7 @@ from gpurig.common.waiting import wait_for
 from gpurig.images.build import ensure_image
 from gpurig.images.context import ContextFile, pack
 from gpurig.images.job_image import plan_job_image
+from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan
 from gpurig.runner.exporter.image import plan_exporter_image
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 
+CPU = JobImageSpec("cpu")
+
 
 @pytest.fixture(scope="module")
 def job_plan(base_image: str) -> ImagePlan:
-    return plan_job_image("cpu", base_image=base_image)
+    return plan_job_image(CPU, base_image=base_image)
 
 
 @pytest.fixture(scope="module")

@@ -133,8 +133,9 @@ def test_an_image_has_one_name_whether_it_is_planned_from_a_wheel_or_a_checkout(
 ) -> None:
     probe = (
         "from gpurig.images.job_image import plan_job_image as job;"
+        "from gpurig.images.job_spec import JobImageSpec as S;"
         "from gpurig.runner.exporter.image import plan_exporter_image as exporter;"
-        "import gpurig.images.plan as plan; print(job('cpu').tag, exporter().tag, plan.__file__)"
+        "import gpurig.images.plan as plan; print(job(S('cpu')).tag, exporter().tag, plan.__file__)"
     )
     [checkout] = (distributions[0].parent / "tree").iterdir()
     paths = os.pathsep.join(str(checkout / portion) for portion in PORTIONS)

@@ -21,7 +21,7 @@ from gpurig.provisioning.containers import FoundContainer, RunningJob, RunResult
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.plan import Box, ImageTags
+from gpurig.provisioning.plan import Box, ImageTags, backends_of
 from gpurig.provisioning.runner_spec import RunnerSpec
 from gpurig.provisioning.runners import Created, NewToken
 from gpurig.provisioning.settings import Settings, make_settings
@@ -325,8 +325,8 @@ class MemoryBox:
         gitlab = broken.wrap(self.gitlab, "gitlab", RemoteError)
         images = broken.wrap(_Factory(self), "images", PrerequisiteError)
 
-        def make_images(_settings: Settings, backends: Sequence[Backend], _engine: Any) -> Any:
-            return broken.wrap(images.make(backends), "images", PrerequisiteError)
+        def make_images(settings: Settings, host: HostFacts, _engine: Any) -> Any:
+            return broken.wrap(images.make(backends_of(host, settings)), "images", PrerequisiteError)
 
         return World(
             detect=lambda: self.host,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -12,9 +14,12 @@ import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile
 from gpurig.images.job_image import DEFAULT_BASE_IMAGE, MODELS_FOLDER, checked_base, locked_version, plan_job_image
+from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_HASH, ImagePlan, Transport, plan_image
 from gpurig.runner.exporter.image import plan_exporter_image
 
+CPU = JobImageSpec("cpu")
+CUDA = JobImageSpec("cuda", cuda_major=13, archs=(75, 89), driver=580)
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = {
     "name": "gpurig-thing",
@@ -95,15 +100,30 @@ def test_a_ca_bundle_that_is_none_or_holds_a_key_is_refused(tmp_path, content):
 
 
 def test_the_job_image_holds_the_job_programs_and_nothing_of_the_host():
-    plan = plan_job_image("cpu")
+    plan = plan_job_image(CPU)
     with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
         names = set(archive.getnames())
     assert {"Dockerfile.cpu", "requirements/job.lock", "evaljobs/gpurig/evaljobs/selfcheck.py", MODELS_FOLDER} <= names
-    assert not {name for name in names if name.startswith(("runner", "provisioning", "images", "tests"))}
+    assert not {
+        name for name in names if name.startswith(("runner", "provisioning", "images/gpurig/images/j", "tests"))
+    }
+    assert {name for name in names if name.startswith("images/") and "." in name} == {
+        f"images/gpurig/images/assets/steps/{name}"
+        for name in (
+            "about.py",
+            "code.sh",
+            "llama.sh",
+            "packages.sh",
+            "python.sh",
+            "split-lock.sh",
+            "tools.sh",
+            "user.sh",
+        )
+    }
 
 
 def test_every_path_that_a_dockerfile_copies_is_in_its_context():
-    for plan in (plan_job_image("cpu"), plan_exporter_image()):
+    for plan in (plan_job_image(CPU), plan_job_image(CUDA), plan_exporter_image()):
         with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
             names = set(archive.getnames())
             dockerfile = archive.extractfile(plan.dockerfile).read().decode()
@@ -123,28 +143,17 @@ def test_the_exporter_image_holds_no_models_and_no_job_programs():
 
 
 def test_a_tag_has_no_slash_so_that_no_stranger_can_own_its_name():
-    assert "/" not in plan_job_image("cpu").tag + plan_exporter_image().tag
+    assert "/" not in plan_job_image(CPU).tag + plan_exporter_image().tag
 
 
 def test_the_cpu_target_is_an_input():
-    assert plan_job_image("cpu", cpu_target="x86-64-v2").tag != plan_job_image("cpu").tag
-
-
-@pytest.mark.parametrize("backend", ["cuda", "", "CPU"])
-def test_a_backend_without_an_image_is_bad_input(backend):
-    with pytest.raises(InputError, match="no job image"):
-        plan_job_image(backend)
-
-
-def test_an_unknown_cpu_target_is_bad_input():
-    with pytest.raises(InputError, match="native"):
-        plan_job_image("cpu", cpu_target="native")
+    assert plan_job_image(JobImageSpec("cpu", cpu_target="x86-64-v2")).tag != plan_job_image(CPU).tag
 
 
 @pytest.mark.parametrize("name", ["", "Python:3", "python 3", "python:3\nRUN id", "-x", "a@sha256:12"])
 def test_what_is_no_image_reference_is_bad_input(name):
     with pytest.raises(InputError, match="no image reference"):
-        plan_job_image("cpu", base_image=name)
+        plan_job_image(CPU, base_image=name)
 
 
 @pytest.mark.parametrize("name", ["debian", "my.registry:5000/team/python:3.12-slim", DEFAULT_BASE_IMAGE])
@@ -152,7 +161,9 @@ def test_an_image_reference_is_taken_as_it_is(name):
     assert checked_base(name) == name
 
 
-@pytest.mark.parametrize("dockerfile", ["Dockerfile.cpu", "runner/gpurig/runner/assets/Dockerfile.exporter"])
+@pytest.mark.parametrize(
+    "dockerfile", ["Dockerfile.cpu", "Dockerfile.cuda", "runner/gpurig/runner/assets/Dockerfile.exporter"]
+)
 def test_a_dockerfile_built_by_hand_has_the_same_default_base(dockerfile):
     text = (REPOSITORY / dockerfile).read_text(encoding="utf-8")
     assert re.search(r"^ARG BASE_IMAGE=(.*)$", text, flags=re.MULTILINE)[1] == DEFAULT_BASE_IMAGE
@@ -164,3 +175,41 @@ def test_a_lock_file_names_the_version():
     assert locked_version(lock, "foo") == "1.2"
     with pytest.raises(PrerequisiteError, match="does not pin bar"):
         locked_version(lock, "bar")
+
+
+def test_a_job_images_labels_name_what_is_in_it():
+    labels = plan_job_image(CUDA, base_image=f"python:3.12@sha256:{'ab' * 32}").labels
+    assert labels["io.gpurig.backend"] == "cuda"
+    assert labels["io.gpurig.archs"] == "sm-75 sm-89"
+    assert labels["io.gpurig.cuda"] == "13"
+    assert labels["io.gpurig.target"] == "eval"
+    assert re.fullmatch(r"[0-9a-f]{40}", labels["io.gpurig.llama-cpp-commit"])
+    assert labels["org.opencontainers.image.base.name"] == "python:3.12"
+    assert labels["org.opencontainers.image.base.digest"] == "sha256:" + "ab" * 32
+    models = json.loads(labels["io.gpurig.models"])
+    folder = REPOSITORY / MODELS_FOLDER
+    assert models == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.gguf")}
+    assert models
+
+
+def test_the_build_is_told_the_architectures_as_cmake_writes_them():
+    arguments = plan_job_image(CUDA).build_args
+    assert arguments["CUDA_ARCHS"] == "75-real;89-real"
+    assert arguments["CUDA_DRIVER"] == "580"
+    assert "TOOLKIT_IMAGE" not in arguments
+
+
+def test_cuda_12_compiles_with_another_images_toolkit():
+    old = JobImageSpec("cuda", cuda_major=12, archs=(61,), driver=525)
+    assert plan_job_image(old).build_args["TOOLKIT_IMAGE"].startswith("nvidia/cuda:12.")
+    assert plan_job_image(old, toolkit_image="mine:1").build_args["TOOLKIT_IMAGE"] == "mine:1"
+
+
+def test_another_backends_build_steps_do_not_change_an_images_name():
+    with tarfile.open(fileobj=io.BytesIO(plan_job_image(CPU).context)) as archive:
+        assert not [name for name in archive.getnames() if "cuda" in name]
+
+
+def test_the_target_is_an_input():
+    assert _plan(target="finetune").tag != _plan(target="eval").tag
+    assert _plan(target="finetune").target == "finetune"

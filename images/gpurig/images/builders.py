@@ -74,6 +74,7 @@ class ClassicBuilder:
                 custom_context=True,
                 dockerfile=plan.dockerfile,
                 tag=plan.tag,
+                target=plan.target or None,
                 buildargs={**plan.build_args, **plan.private_args},
                 labels=dict(plan.labels),
                 rm=True,
@@ -160,6 +161,8 @@ class BuildKitBuilder:
         """The program's arguments: the engine's own builder, whatever the user has chosen for other builds."""
         words = ["docker", "--host", self.address, "buildx", "build", "--builder", "default", "--progress", "plain"]
         words += ["--file", plan.dockerfile, "--tag", plan.tag]
+        if plan.target:
+            words += ["--target", plan.target]
         for name, value in plan.build_args.items():
             words += ["--build-arg", f"{name}={value}"]
         for name, value in plan.labels.items():

@@ -33,13 +33,18 @@ class ContextFile:
     data: bytes
 
 
-def asset_file(package: str, name: str) -> ContextFile:
+def asset_file(package: str, name: str, *, path: str = "") -> ContextFile:
     """An asset under the name that it has in the repository.
+
+    Args:
+        package: the package that owns it.
+        name: as find_asset takes it.
+        path: its place in the context, where that is another than `name`.
 
     Raises:
         PrerequisiteError: this installation lacks it.
     """
-    return ContextFile(path=name, data=read_bytes(find_asset(package, name)))
+    return ContextFile(path=path or name, data=read_bytes(find_asset(package, name)))
 
 
 def package_files(package: str, *, assets: bool) -> tuple[ContextFile, ...]:

@@ -2,71 +2,112 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from typing import Literal, get_args
+from collections.abc import Iterable
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile, asset_file, package_files
+from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_BACKEND, LABEL_LLAMA, ImagePlan, Transport, plan_image
 
 DEFAULT_BASE_IMAGE = (
     "python:3.12.12-slim-bookworm@sha256:593bd06efe90efa80dc4eee3948be7c0fde4134606dd40d8dd8dbcade98e669c"
 )
+# NVIDIA's Python packages have nvcc from CUDA 13 on.
+CUDA_12_TOOLKIT_IMAGE = "nvidia/cuda:12.9.1-devel-ubuntu22.04"
+
 MODELS_FOLDER = "evaljobs/gpurig/evaljobs/assets/models"
 
-CpuTarget = Literal["x86-64-v2", "x86-64-v3", "x86-64-v4"]
-DEFAULT_CPU_TARGET: CpuTarget = "x86-64-v3"
+LABEL_TARGET = "io.gpurig.target"
+LABEL_ARCHS = "io.gpurig.archs"
+LABEL_CUDA = "io.gpurig.cuda"
+LABEL_LLAMA_COMMIT = "io.gpurig.llama-cpp-commit"
+LABEL_MODELS = "io.gpurig.models"
+
+# The commit of llama.cpp in each version of llama-cpp-python: its source package tells, once it is here.
+_LLAMA_COMMITS = {"0.3.36": "0c1e57098bba43ac29e6e3b677cdceebdd22334f"}
 
 _LOCK = "requirements/job.lock"
-_BUILD_LOCK = "requirements/job-build.lock"
-_DOCKERFILES = {"cpu": "Dockerfile.cpu"}
+# What a Dockerfile copies besides gpurig's packages.
+_COPIED = re.compile(r"^COPY (?!--from)(.*) \S+$", re.MULTILINE)
+_ASSET = re.compile(r"requirements/[\w.-]+\.lock|images/gpurig/images/assets/(steps/[\w.-]+)")
 
 
 def plan_job_image(
-    backend: str,
+    spec: JobImageSpec,
     *,
     base_image: str = DEFAULT_BASE_IMAGE,
-    cpu_target: CpuTarget = DEFAULT_CPU_TARGET,
+    toolkit_image: str = "",
     transport: Transport | None = None,
 ) -> ImagePlan:
-    """The job image for a backend; reads files of this installation, touches nothing else.
+    """The job image for a box; reads files of this installation, touches nothing else.
 
     Args:
-        backend: "cpu"; the GPU backends are not there yet.
+        spec: what the hardware asks for (job_spec.choose_job_image).
         base_image: an image that has python3 ≥ 3.11, or apt-get to get it from.
-        cpu_target: the x86-64 level that llama.cpp is compiled for; of no effect on other processors.
+        toolkit_image: an image with the vendor's compiler; "" for the default of the backend.
         transport: how the build reaches the package indexes; directly where None.
 
     Raises:
-        InputError: an unknown backend or CPU target, an empty base image, an unusable transport.
+        InputError: no image reference, an unusable transport.
         PrerequisiteError: this installation lacks a file that the image is made of.
     """
-    dockerfile = _DOCKERFILES.get(backend)
-    if dockerfile is None:
-        raise InputError(
-            f"there is no job image for the backend {backend!r}",
-            hint=f"known: {', '.join(_DOCKERFILES)}; gpurig up --cpu makes a CPU runner whatever GPUs are there",
-        )
-    if cpu_target not in get_args(CpuTarget):
-        raise InputError(f"unknown CPU target {cpu_target!r}", hint="known: " + ", ".join(get_args(CpuTarget)))
-    lock = asset_file("gpurig.images", _LOCK)
-    files = (
-        asset_file("gpurig.images", dockerfile),
-        lock,
-        asset_file("gpurig.images", _BUILD_LOCK),
-        *package_files("gpurig.common", assets=True),
-        *package_files("gpurig.evaljobs", assets=True),
-    )
+    dockerfile = asset_file("gpurig.images", f"Dockerfile.{spec.backend}")
+    copied = tuple(_copied_assets(dockerfile))
+    lock = next(file for file in copied if file.path == _LOCK)
+    jobs = package_files("gpurig.evaljobs", assets=True)
+    version = locked_version(lock, "llama-cpp-python")
+    labels = {
+        LABEL_BACKEND: spec.backend,
+        LABEL_TARGET: spec.target,
+        LABEL_ARCHS: " ".join(spec.arch_names),
+        LABEL_CUDA: str(spec.cuda_major or ""),
+        LABEL_LLAMA: version,
+        LABEL_LLAMA_COMMIT: _LLAMA_COMMITS.get(version, ""),
+        LABEL_MODELS: _models(jobs),
+    }
     return plan_image(
-        f"gpurig-job-{backend}",
-        title=f"gpurig job image ({backend})",
-        dockerfile=dockerfile,
-        files=files,
+        spec.name,
+        title=f"gpurig job image ({' '.join([spec.backend, *spec.arch_names])})",
+        dockerfile=dockerfile.path,
+        target=spec.target,
+        files=(dockerfile, *copied, *package_files("gpurig.common", assets=True), *jobs),
         folders=(MODELS_FOLDER,),
-        build_args={"BASE_IMAGE": checked_base(base_image), "CPU_TARGET": cpu_target},
-        labels={LABEL_BACKEND: backend, LABEL_LLAMA: locked_version(lock, "llama-cpp-python")},
+        build_args={"BASE_IMAGE": checked_base(base_image), **_build_args(spec, toolkit_image)},
+        labels={name: value for name, value in labels.items() if value},
         transport=transport or Transport(),
     )
+
+
+def _build_args(spec: JobImageSpec, toolkit_image: str) -> dict[str, str]:
+    """The arguments of the backend's Dockerfile."""
+    arguments: dict[str, str] = {"CPU_TARGET": spec.cpu_target}
+    if spec.backend == "cuda":
+        arguments["CUDA_ARCHS"] = ";".join(f"{arch}-real" for arch in spec.archs)
+        arguments["CUDA_DRIVER"] = str(spec.driver)
+        toolkit_image = toolkit_image or (CUDA_12_TOOLKIT_IMAGE if spec.cuda_major < 13 else "")
+    if toolkit_image:
+        arguments["TOOLKIT_IMAGE"] = checked_base(toolkit_image)
+    return arguments
+
+
+def _copied_assets(dockerfile: ContextFile) -> Iterable[ContextFile]:
+    """The lock files and build steps that a Dockerfile copies: exactly those decide its image's content."""
+    copies = " ".join(_COPIED.findall(dockerfile.data.decode()))
+    for path, name in sorted({match[0]: match[1] for match in _ASSET.finditer(copies)}.items()):
+        yield asset_file("gpurig.images", name or path, path=path)
+
+
+def _models(files: Iterable[ContextFile]) -> str:
+    """The baked models with their sha256, as a JSON object; "" for none."""
+    found = {
+        file.path.removeprefix(f"{MODELS_FOLDER}/"): hashlib.sha256(file.data).hexdigest()
+        for file in files
+        if file.path.startswith(f"{MODELS_FOLDER}/") and file.path.endswith(".gguf")
+    }
+    return json.dumps(found, sort_keys=True) if found else ""
 
 
 def checked_base(base_image: str) -> str:

@@ -118,6 +118,7 @@ class ImagePlan:
         labels: what the built image says of itself.
         secrets: texts that the build may read at /run/secrets/NAME and that no layer keeps, by name.
         private_args: build arguments with a password, which the classic builder alone keeps nowhere.
+        target: the stage of the Dockerfile that is the image; "" for the last one.
     """
 
     tag: str
@@ -127,6 +128,7 @@ class ImagePlan:
     labels: Mapping[str, str]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     private_args: Mapping[str, str] = field(default_factory=dict, repr=False)
+    target: str = ""
 
 
 def plan_image(
@@ -134,6 +136,7 @@ def plan_image(
     *,
     title: str,
     dockerfile: str,
+    target: str = "",
     files: tuple[ContextFile, ...],
     folders: tuple[str, ...] = (),
     build_args: Mapping[str, str],
@@ -147,6 +150,7 @@ def plan_image(
             public registry, where anybody could own that name.
         title: for the label `org.opencontainers.image.title`.
         dockerfile: its path among `files`.
+        target: the stage of it that is the image; "" for the last one.
         files: the context, without the transport's.
         folders: folders the context needs even when empty.
         build_args: arguments that decide the content, BASE_IMAGE among them.
@@ -160,12 +164,12 @@ def plan_image(
         "org.opencontainers.image.title": title,
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.licenses": "Apache-2.0",
-        "org.opencontainers.image.base.name": build_args.get("BASE_IMAGE", ""),
+        **_base_labels(build_args.get("BASE_IMAGE", "")),
         LABEL_VERSION: __version__,
         **labels,
     }
     digest = hashlib.sha256()
-    digest.update(json.dumps([name, dockerfile, dict(build_args), own], sort_keys=True).encode())
+    digest.update(json.dumps([name, dockerfile, target, dict(build_args), own], sort_keys=True).encode())
     digest.update(pack(files, folders=folders))
     content_hash = digest.hexdigest()
     return ImagePlan(
@@ -176,7 +180,15 @@ def plan_image(
         labels=MappingProxyType({**own, LABEL_HASH: content_hash}),
         secrets=MappingProxyType(transport.secrets()),
         private_args=MappingProxyType(transport.private_args()),
+        target=target,
     )
+
+
+def _base_labels(base_image: str) -> dict[str, str]:
+    """What the OCI image specification's annotations say of the base: its name, and its digest where it is pinned."""
+    name, _, digest = base_image.partition("@")
+    labels = {"org.opencontainers.image.base.name": name, "org.opencontainers.image.base.digest": digest}
+    return {label: value for label, value in labels.items() if value}
 
 
 def _parts(url: str, what: str) -> SplitResult:

@@ -18,7 +18,7 @@ from gpurig.provisioning.checks import (
 )
 from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
 from gpurig.provisioning.instances import instances, shared_gpus
-from gpurig.provisioning.plan import Entry, backends_of, plan_box, selfcheck_spec
+from gpurig.provisioning.plan import Entry, plan_box, selfcheck_spec
 from gpurig.provisioning.state import Registration
 from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
 from gpurig.runner.renewing import renew
@@ -59,7 +59,7 @@ def check(run: UpRun) -> str:
 def plan(run: UpRun) -> str:
     """What the box shall become."""
     run.load()
-    run.images = run.world.images(run.settings, backends_of(run.host, run.settings), run.engine)
+    run.images = run.world.images(run.settings, run.host, run.engine)
     run.plan = plan_box(
         run.host,
         run.engine_facts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Protocol
 from gpurig.common.waiting import Clock, SystemClock
 from gpurig.provisioning.containers import DockerEngine, Engine
 from gpurig.provisioning.disk import Disk, LocalDisk
-from gpurig.provisioning.facts import Backend, HostFacts
+from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths, box_id
-from gpurig.provisioning.plan import Box, ImageTags
+from gpurig.provisioning.plan import Box, ImageTags, backends_of
 from gpurig.provisioning.runners import GitLab, HttpGitLab, TokenSource
 from gpurig.provisioning.settings import Settings
 
@@ -48,13 +48,13 @@ class World:
     Attributes:
         engine: connects to the engine that the settings name.
         gitlab: talks to the GitLab at a URL, which a given certificate authority signed.
-        images: the images for these settings and backends on an engine.
+        images: the images for these settings and that host, on an engine.
     """
 
     detect: Callable[[], HostFacts]
     engine: Callable[[str], Engine]
     gitlab: Callable[[str, Path | None], GitLab]
-    images: Callable[[Settings, Sequence[Backend], Engine], Images]
+    images: Callable[[Settings, HostFacts, Engine], Images]
     box: Callable[[Paths], Box]
     disk: Disk = field(default_factory=LocalDisk)
     clock: Clock = field(default_factory=SystemClock)
@@ -90,18 +90,23 @@ def _box(paths: Paths) -> Box:
     return Box(hostname=hostname, box_id=box_id(machine_id or hostname, paths))
 
 
-def _images(settings: Settings, backends: Sequence[Backend], engine: Engine) -> Images:
+def _images(settings: Settings, host: HostFacts, engine: Engine) -> Images:
     if not isinstance(engine, DockerEngine):
         raise TypeError("images are built by a Docker Engine")
-    return BuiltImages(settings, backends, engine)
+    return BuiltImages(settings, host, engine)
 
 
 class BuiltImages:
     """The images that gpurig.images plans and builds."""
 
-    def __init__(self, settings: Settings, backends: Sequence[Backend], engine: DockerEngine) -> None:
-        """Plan the images."""
+    def __init__(self, settings: Settings, host: HostFacts, engine: DockerEngine) -> None:
+        """Plan the images.
+
+        Raises:
+            InputError, PrerequisiteError: see job_spec.choose_job_image and job_image.plan_job_image.
+        """
         from gpurig.images.job_image import DEFAULT_BASE_IMAGE, plan_job_image  # noqa: PLC0415
+        from gpurig.images.job_spec import choose_job_image  # noqa: PLC0415
         from gpurig.images.plan import ImagePlan, Transport  # noqa: PLC0415
         from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415
 
@@ -114,7 +119,10 @@ class BuiltImages:
         )
         base = settings.base_image or settings.from_mirror(DEFAULT_BASE_IMAGE)
         self._engine = engine
-        self._job = {one: plan_job_image(one, base_image=base, transport=transport) for one in backends}
+        self._job = {
+            one: plan_job_image(choose_job_image(one, host.gpus), base_image=base, transport=transport)
+            for one in backends_of(host, settings)
+        }
         self._exporter: ImagePlan | None = None
         if settings.metrics_listen != "off":
             from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415

@@ -1,0 +1,214 @@
+"""Write what an image is and what it is made of: image.json and sbom.cdx.json (CycloneDX 1.6).
+
+Runs in a build stage, with the image's own Python and nothing else:
+    about.py FOLDER backend=cuda target=eval cpu_target=x86-64-v3 archs=75-real;89-real base=python:3.12@sha256:…
+
+`gpurig-job selfcheck` reads image.json. The SBOM has no time in it: equal inputs give equal bytes.
+The format: https://cyclonedx.org/docs/1.6/json/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+GPURIG = Path("/opt/gpurig")
+# The final image's Debian packages, and this stage's, from which single files go into the image.
+BASE_PACKAGES = Path("/about/base/status")
+STAGE_PACKAGES = Path("/var/lib/dpkg/status")
+COPIED_PACKAGES = {"tini", "libgomp1"}
+# What pip says it installed (packages.sh), and the lock files.
+REPORTS = Path("/opt/build/reports")
+LOCKS = Path("/lock")
+
+Component = dict[str, Any]
+
+
+def main(arguments: list[str]) -> None:
+    """Write both files into the folder that comes first."""
+    folder = Path(arguments[0])
+    facts = dict(argument.split("=", 1) for argument in arguments[1:])
+    commit = (GPURIG / "llama.cpp-commit").read_text(encoding="ascii").strip()
+    about = image(facts, commit)
+    base = facts.get("base", "")
+    _write(folder / "image.json", about)
+    _write(folder / "sbom.cdx.json", sbom(about, base, commit))
+
+
+def image(facts: dict[str, str], commit: str) -> dict[str, Any]:
+    """What the self-check compares with the machine; what is not known is left out."""
+    archs = [re.sub(r"^(\d+).*", r"sm-\1", arch) for arch in facts.get("archs", "").split(";") if arch]
+    runtime = next(iter(sorted((GPURIG / "cuda").glob("libcudart.so.*"))), None)
+    about = {
+        "backend": facts["backend"],
+        "target": facts["target"],
+        "cpu_target": facts.get("cpu_target", ""),
+        "archs": archs + [gfx for gfx in facts.get("gfx", "").split(";") if gfx],
+        "cuda_major": int(runtime.name.rpartition(".")[2]) if runtime else 0,
+        "driver": int(facts.get("driver") or 0),
+        "llama_cpp_commit": commit,
+    }
+    return {key: value for key, value in about.items() if value}
+
+
+def sbom(about: dict[str, Any], base: str, commit: str) -> dict[str, Any]:
+    """The bill of materials of the image."""
+    components = sorted(
+        [*packages(), *debian(), *models(), *gpu_libraries(), llama(commit), interpreter()],
+        key=lambda one: (one["type"], one["name"], one["bom-ref"]),
+    )
+    name, _, digest = base.partition("@sha256:")
+    container: Component = {"type": "container", "name": f"gpurig-job-{about['backend']}", "bom-ref": "image"}
+    version = next((one["version"] for one in components if one["name"] == "gpurig"), "")
+    container["version"] = version
+    container["properties"] = [
+        {"name": f"io.gpurig:{key}", "value": " ".join(value) if isinstance(value, list) else str(value)}
+        for key, value in about.items()
+    ]
+    if base:
+        container["components"] = [
+            {
+                "type": "container",
+                "name": name,
+                "bom-ref": "base-image",
+                **({"hashes": [{"alg": "SHA-256", "content": digest}]} if digest else {}),
+            }
+        ]
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": container},
+        "components": components,
+    }
+    content = json.dumps(document, sort_keys=True).encode()
+    document["serialNumber"] = uuid.UUID(hashlib.sha256(content).hexdigest()[:32], version=4).urn
+    return document
+
+
+def packages() -> Iterator[Component]:
+    """The Python packages, with the sha256 of the file that each came from; gpurig among them."""
+    hashes = dict(_installed_hashes())
+    seen = set()
+    folders = [str(folder) for folder in (*GPURIG.glob("lib/python3*/site-packages"), GPURIG / "finetune")]
+    for one in metadata.distributions(path=folders):
+        name = re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        found = hashes.get(name)
+        yield _component(
+            "library",
+            one.metadata["Name"],
+            one.version,
+            purl=f"pkg:pypi/{name}@{_quoted(one.version)}",
+            sha256=found,
+        )
+    for line in (GPURIG / "app/gpurig/common/version.py").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r'__version__ = "(.*)"', line):
+            yield _component("application", "gpurig", match[1], purl=f"pkg:pypi/gpurig@{_quoted(match[1])}")
+
+
+def _installed_hashes() -> Iterator[tuple[str, str]]:
+    """Name and sha256 of what was installed: pip's reports, and the lock's one file of what was compiled here."""
+    for lock in sorted(LOCKS.glob("llama.lock")):
+        text = lock.read_text(encoding="utf-8")
+        hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})", text)
+        if len(hashes) == 1:
+            yield text.partition("==")[0], hashes[0]
+    for report in sorted(REPORTS.glob("*.json")):
+        for one in json.loads(report.read_text(encoding="utf-8"))["install"]:
+            name = re.sub(r"[-_.]+", "-", one["metadata"]["name"]).lower()
+            if found := one["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256"):
+                yield name, found
+
+
+def debian() -> Iterator[Component]:
+    """The base image's Debian packages, and those of which files were copied."""
+    names = set()
+    for fields in _dpkg(BASE_PACKAGES):
+        names.add(fields["Package"])
+        yield _debian_component(fields)
+    for fields in _dpkg(STAGE_PACKAGES):
+        if fields["Package"] in COPIED_PACKAGES - names:
+            yield _debian_component(fields)
+
+
+def _dpkg(status: Path) -> Iterator[dict[str, str]]:
+    """The installed packages of a dpkg database; none where there is none."""
+    if not status.is_file():
+        return
+    for block in status.read_text(encoding="utf-8").split("\n\n"):
+        fields = dict(re.findall(r"^(\S+): (.*)$", block, re.MULTILINE))
+        if fields.get("Status", "").endswith(" installed"):
+            yield fields
+
+
+def _debian_component(fields: dict[str, str]) -> Component:
+    name, version, arch = fields["Package"], fields["Version"], fields.get("Architecture", "")
+    purl = f"pkg:deb/debian/{_quoted(name)}@{_quoted(version)}?arch={arch}"
+    return _component("library", name, version, purl=purl)
+
+
+def models() -> Iterator[Component]:
+    """The models that the image carries."""
+    for path in sorted((GPURIG / "models").rglob("*.gguf")):
+        yield _component("machine-learning-model", path.name, "", sha256=_sha256(path))
+
+
+def gpu_libraries() -> Iterator[Component]:
+    """The GPU vendor's libraries, file by file; the version where a lock file names it."""
+    lock = "\n".join(path.read_text(encoding="utf-8") for path in sorted(LOCKS.glob("cuda*.lock")))
+    for path in sorted((GPURIG / "cuda").glob("*.so.*")):
+        package = "nvidia-cuda-runtime" if path.name.startswith("libcudart") else "nvidia-cublas"
+        version = re.search(rf"^{package}==(\S+)", lock, re.MULTILINE)
+        yield _component("library", path.name, version[1] if version else "", sha256=_sha256(path))
+
+
+def llama(commit: str) -> Component:
+    """llama.cpp itself, which llama-cpp-python carries."""
+    return _component("library", "llama.cpp", commit, purl=f"pkg:github/ggml-org/llama.cpp@{commit}")
+
+
+def interpreter() -> Component:
+    """Python, which official Python images do not have as a Debian package."""
+    version = platform.python_version()
+    return _component("application", "python", version, purl=f"pkg:generic/python@{version}")
+
+
+def _component(kind: str, name: str, version: str, *, purl: str = "", sha256: str | None = None) -> Component:
+    component: Component = {"type": kind, "name": name, "bom-ref": purl or f"{kind}:{name}"}
+    if version:
+        component["version"] = version
+    if purl:
+        component["purl"] = purl
+    if sha256:
+        component["hashes"] = [{"alg": "SHA-256", "content": sha256}]
+    return component
+
+
+def _quoted(text: str) -> str:
+    """Percent-encoded as package URLs want it."""
+    return "".join(char if re.match(r"[A-Za-z0-9.~_-]", char) else f"%{ord(char):02X}" for char in text)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
