@@ -12,16 +12,14 @@ installed here sets up a GPU runner.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import secrets
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import docker
 import requests
-from gpurig.common.files import write_atomic
 from gpurig.common.process import Finished, run
 from gpurig.common.terminal import table
-from gpurig.common.version import __version__
+from measuring import machine, median_s, seconds, versions, write
 from standins import images
 from standins.convergence import SCENARIOS, Outcome, try_every_fault
 from standins.gitlab import GitLab
 from standins.nvml import FakeNvml, build_library
 
 ROUNDS = 5
-OUT = Path(__file__).parent / "out" / "provisioning.json"
+PACKAGES = ("docker", "python-gitlab", "nvidia-ml-py", "pydantic")
 
 
 def main() -> None:
@@ -48,7 +45,7 @@ def main() -> None:
     figures |= detecting()
     figures |= setting_up()
     figures |= faults()
-    figures |= {"rounds": ROUNDS, "machine": machine(), "versions": versions()}
+    figures |= {"rounds": ROUNDS, "machine": machine(), "versions": versions(PACKAGES)}
     rows = [
         ["first up to online", f"{figures['up_first_s']:.2f} s", "< 5 s"],
         ["  by hand: API, config.toml, docker run", f"{figures['by_hand_s']:.2f} s", "peer (floor)"],
@@ -65,9 +62,7 @@ def main() -> None:
         ["  orphans left, not told", str(figures["orphans_untold_narrow"]), "0"],
     ]
     print(table([f"provisioning, median of {ROUNDS}", "measured", "wanted"], rows))
-    OUT.parent.mkdir(exist_ok=True)
-    write_atomic(OUT, json.dumps(figures, indent=1) + "\n")
-    print(f"\nwrote {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}")
+    write("provisioning", figures)
 
 
 def gpurig(*words: str, env: dict[str, str] | None = None) -> Finished:
@@ -76,19 +71,6 @@ def gpurig(*words: str, env: dict[str, str] | None = None) -> Finished:
     if done.code:
         sys.exit(f"gpurig {' '.join(words)} ended with {done.code}:\n{done.stdout}{done.stderr}")
     return done
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def median_s(action: Callable[[], object]) -> float:
-    """The median of several times, after one that warms the caches."""
-    action()
-    return statistics.median(seconds(action) for _ in range(ROUNDS))
 
 
 def detecting() -> dict[str, float]:
@@ -109,9 +91,9 @@ def detecting() -> dict[str, float]:
             return float(run([sys.executable, "-c", inside], timeout_s=60, env=env).stdout)
 
         return {
-            "detect_8gpu_ms": 1000 * median_s(lambda: gpurig("detect", "--json", env=env)),
+            "detect_8gpu_ms": 1000 * median_s(lambda: gpurig("detect", "--json", env=env), ROUNDS),
             "detect_8gpu_inside_ms": 1000 * statistics.median(alone() for _ in range(ROUNDS)),
-            "start_ms": 1000 * median_s(lambda: gpurig("--version")),
+            "start_ms": 1000 * median_s(lambda: gpurig("--version"), ROUNDS),
         }
 
 
@@ -210,25 +192,6 @@ def faults() -> dict[str, int]:
         "orphans_told_narrow": total(narrow, "orphans") - total(narrow, "untold"),
         "orphans_untold_narrow": total(narrow, "untold"),
     }
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    cpu = "unknown"
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()[0]}
-
-
-def versions() -> dict[str, str]:
-    """What it ran with."""
-    client = docker.from_env()
-    engine = str(client.version()["Version"])
-    client.close()
-    names = ("docker", "python-gitlab", "nvidia-ml-py", "pydantic")
-    packages = {name: importlib.metadata.version(name) for name in names}
-    return {"gpurig": __version__, "python": platform.python_version(), "engine": engine, **packages}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
-import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from gpurig.common.waiting import wait_for
 from gpurig.images.build import ensure_image
-from gpurig.images.context import ContextFile, pack
 from gpurig.images.job_image import plan_job_image
 from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan
 from gpurig.runner.exporter.image import plan_exporter_image
+from standins.images import with_change
 
 if TYPE_CHECKING:
     import docker
@@ -71,16 +68,6 @@ def _run(engine: docker.DockerClient, image: str, *command: str, stdin: str = ""
         return code, container.logs(stderr=False).decode(), container.logs(stdout=False).decode()
     finally:
         container.remove(force=True)
-
-
-def _with_new_code(plan: ImagePlan, text: str) -> ImagePlan:
-    """The plan after a change of one module."""
-    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
-        files = {member.name: archive.extractfile(member).read() for member in archive.getmembers() if member.isfile()}
-        folders = [member.name for member in archive.getmembers() if member.isdir()]
-    files["evaljobs/gpurig/evaljobs/__init__.py"] += text.encode()
-    context = pack([ContextFile(path, data) for path, data in files.items()], folders=folders)
-    return dataclasses.replace(plan, tag="gpurig-test:changed", context=context)
 
 
 def test_a_second_build_finds_the_image(engine, job_image, job_plan):
@@ -188,7 +175,8 @@ def test_the_labels_say_what_it_is(engine, job_image, job_plan):
 
 
 def test_a_change_of_code_rebuilds_in_seconds(engine, job_image, job_plan, temporary_tags):
-    changed = _with_new_code(job_plan, f"\nCHANGED = {time.time_ns()}\n")
+    mark = f"\nCHANGED = {time.time_ns()}\n".encode()
+    changed = with_change(job_plan, "evaljobs/gpurig/evaljobs/__init__.py", mark, "gpurig-test:changed")
     temporary_tags.append(changed.tag)
     lines: list[str] = []
     start = time.monotonic()

@@ -45,10 +45,10 @@ def rig(request: pytest.FixtureRequest, base_image: str) -> tuple[docker.DockerC
     if request.param == "classic on the oldest engine":
         request.getfixturevalue("legacy_base_image")
         old = request.getfixturevalue("legacy_engine")
-        (builder,) = available_builders(old, request.getfixturevalue("legacy_address"))
+        (builder,) = available_builders(old)
         return old, builder
     client = request.getfixturevalue("engine")
-    known = {one.name: one for one in available_builders(client, os.environ.get("DOCKER_HOST", ""))}
+    known = {one.name: one for one in available_builders(client)}
     if request.param not in known:
         missing("this engine has no BuildKit, or there is no docker buildx", "GPURIG_REQUIRE_DOCKER")
     return client, known[request.param]
@@ -56,7 +56,7 @@ def rig(request: pytest.FixtureRequest, base_image: str) -> tuple[docker.DockerC
 
 @pytest.fixture
 def buildkit(engine: docker.DockerClient) -> BuildKitBuilder:
-    found = [one for one in available_builders(engine, os.environ.get("DOCKER_HOST", "")) if one.name == "buildkit"]
+    found = [one for one in available_builders(engine) if one.name == "buildkit"]
     if not found:
         missing("this engine has no BuildKit, or there is no docker buildx", "GPURIG_REQUIRE_DOCKER")
     assert isinstance(found[0], BuildKitBuilder)
@@ -214,9 +214,8 @@ COPY --from=packages /p /p
 
 
 @pytest.fixture
-def index(engine: docker.DockerClient) -> Iterator[PackageIndex]:
-    address = str(engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
-    with PackageIndex(address, user="robot", password=SECRET) as index:
+def index(bridge_address: str) -> Iterator[PackageIndex]:
+    with PackageIndex(bridge_address, user="robot", password=SECRET) as index:
         yield index
 
 
@@ -303,7 +302,7 @@ def test_a_proxys_password_goes_to_the_classic_builder_which_keeps_it_in_no_imag
     proxy = f"http://user:{SECRET}@127.0.0.1:1"
     run = f'test "$http_proxy" = "$HTTPS_PROXY" && echo {time.time_ns()} > /built'
     plan = _plan(TWO_STAGES % run, base_image, Transport(http_proxy=proxy, https_proxy=proxy))
-    builder = choose_builder(available_builders(engine, os.environ.get("DOCKER_HOST", "")), plan)
+    builder = choose_builder(available_builders(engine), plan)
     assert builder.name == "classic"
     image = ensure_image(engine, plan, choose=lambda _: builder)
     try:

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from gpurig.images.build import ensure_image
+from gpurig.images.job_image import plan_job_image
+from gpurig.images.job_spec import JobImageSpec
+from gpurig.images.plan import ImagePlan
 
 from standins import images
 from standins.gitlab import GitLab
@@ -30,6 +34,18 @@ def tls_gitlab() -> Iterator[GitLab]:
     """A GitLab on the loopback address, with a certificate by `ca_file`."""
     with GitLab(tls=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def job_plan(base_image: str) -> ImagePlan:
+    """The CPU job image of this checkout, on the tests' base."""
+    return plan_job_image(JobImageSpec("cpu"), base_image=base_image)
+
+
+@pytest.fixture(scope="session")
+def job_image(engine: docker.DockerClient, job_plan: ImagePlan) -> str:
+    """The CPU job image; llama.cpp compiles for minutes where the engine has no layer of it."""
+    return ensure_image(engine, job_plan).tag
 
 
 @pytest.fixture(scope="session")

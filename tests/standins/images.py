@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gpurig.images.context import ContextFile, pack
+from gpurig.images.plan import ImagePlan
 
 if TYPE_CHECKING:
     import docker
@@ -66,6 +70,17 @@ def _build(engine: docker.DockerClient, name: str, base_image: str, files: Mappi
         stream.seek(0)
         engine.images.build(fileobj=stream, custom_context=True, tag=tag, rm=True, buildargs={"BASE_IMAGE": base_image})
     return tag
+
+
+def with_change(plan: ImagePlan, path: str, text: bytes, tag: str) -> ImagePlan:
+    """The plan after a change: `text` is added to a file of the context, or is a new one's content."""
+    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+        opened = [(member.name, archive.extractfile(member)) for member in archive.getmembers()]
+        files = {name: file.read() for name, file in opened if file is not None}
+        folders = [member.name for member in archive.getmembers() if member.isdir()]
+    files[path] = files.get(path, b"") + text
+    context = pack([ContextFile(name, data) for name, data in files.items()], folders=folders)
+    return dataclasses.replace(plan, tag=tag, context=context)
 
 
 def image_bytes_with(engine: docker.DockerClient, image_id: str, needles: Sequence[bytes]) -> set[bytes]:

@@ -26,7 +26,8 @@ class Engine:
         self.present = present
         self.builds: list[dict] = []
         self.images = SimpleNamespace(get=self._get)
-        self.api = SimpleNamespace(build=self._build)
+        # Over no socket: `docker buildx` would not find it.
+        self.api = SimpleNamespace(build=self._build, base_url="http://e", get_adapter=lambda url: None)
 
     def _get(self, tag):
         if not self.present:

@@ -174,8 +174,13 @@ def test_each_builder_refuses_what_it_would_keep_and_the_other_is_taken():
 )
 def test_buildkit_is_there_where_engine_and_plugin_are(monkeypatch, header, plugin, names):
     monkeypatch.setattr("gpurig.images.builders._has_plugin", lambda: plugin)
-    client = SimpleNamespace(api=SimpleNamespace(base_url="http://e", head=lambda url: SimpleNamespace(headers=header)))
-    assert [one.name for one in available_builders(client)] == names
+    adapter = SimpleNamespace(socket_path="/run/e.sock")
+    api = SimpleNamespace(
+        base_url="http://e", head=lambda url: SimpleNamespace(headers=header), get_adapter=lambda url: adapter
+    )
+    found = available_builders(SimpleNamespace(api=api))
+    assert [one.name for one in found] == names
+    assert [one.address for one in found if one.name == "buildkit"] == ["unix:///run/e.sock"] * ("buildkit" in names)
 
 
 BUILDKIT_FAILED = 'failed to solve: process "/bin/sh -c x" did not complete successfully: exit code: {}'

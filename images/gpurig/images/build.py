@@ -14,7 +14,7 @@ from gpurig.common.files import write_problem
 from gpurig.common.waiting import Clock, SystemClock
 from gpurig.images.build_errors import build_problem
 from gpurig.images.build_events import BuildEvent, Output, StepBegan
-from gpurig.images.builders import Builder, ClassicBuilder, choose_builder
+from gpurig.images.builders import Builder, chooser
 from gpurig.images.plan import ImagePlan
 from gpurig.provisioning.engine import translated
 
@@ -47,6 +47,8 @@ def ensure_image(
     on_event: Callable[[BuildEvent], None] = lambda _: None,
     choose: Callable[[ImagePlan], Builder] | None = None,
     log: Path | None = None,
+    keep_log: bool = False,
+    on_start: Callable[[Builder, Path], None] = lambda _builder, _log: None,
 ) -> BuiltImage:
     """Build the image unless the engine has one of that tag.
 
@@ -57,8 +59,10 @@ def ensure_image(
         plan: what to build.
         on_line: called for every line of the log, harmless for a terminal.
         on_event: called for everything that happens, before its line.
-        choose: says what builds it, asked only where it must be built; the builder that every engine has where None.
-        log: where the output is kept; None for a temporary file that is removed after a success.
+        choose: says what builds it, asked only where it must be built; the best that the engine has where None.
+        log: where the output is kept; None for a temporary file.
+        keep_log: the temporary file stays also where the build succeeded or was interrupted.
+        on_start: called with the builder and the log's path where there is something to build.
 
     Raises:
         PrerequisiteError: the build failed; the message has its last meaningful lines, the hint the log's path.
@@ -67,8 +71,10 @@ def ensure_image(
     present = _present(client, plan.tag)
     if present:
         return BuiltImage(tag=plan.tag, id=present, built=False)
-    builder = choose(plan) if choose else choose_builder([ClassicBuilder(client)], plan)
-    path = log or temporary_log(plan.tag)
+    builder = (choose or chooser(client))(plan)
+    path = log or _temporary_log(plan.tag)
+    passing = log is None and not keep_log
+    on_start(builder, path)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         with LogFile(path) as file:
@@ -85,7 +91,7 @@ def ensure_image(
                 file.write(error)
     except BaseException:
         # Interrupted: no message names the temporary file, so nobody would look for it.
-        if log is None:
+        if passing:
             path.unlink(missing_ok=True)
         raise
     built = "" if error else _present(client, plan.tag)
@@ -97,7 +103,7 @@ def ensure_image(
             base=plan.build_args.get("BASE_IMAGE", ""),
             log=str(path),
         )
-    if log is None:
+    if passing:
         path.unlink(missing_ok=True)
     return BuiltImage(tag=plan.tag, id=built, built=True)
 
@@ -170,7 +176,7 @@ class LogFile:
         return f"[{place}] {event.outcome}, {self._clock.monotonic() - since:.1f} s"
 
 
-def temporary_log(tag: str) -> Path:
+def _temporary_log(tag: str) -> Path:
     """A new, empty file for the log of a build."""
     descriptor, name = tempfile.mkstemp(prefix=f"{tag.replace(':', '-')}-", suffix=".log")
     os.close(descriptor)

@@ -46,7 +46,7 @@ class BuildProgress:
 
 
 def _row(step: StepBegan, end: str) -> str:
-    # Every RUN of our Dockerfiles begins so.
-    title = re.sub(r"^RUN set -eu;? ?", "RUN ", step.title)
+    # How most of our RUNs begin, and what says nothing to who watches.
+    title = re.sub(r"^RUN (set -eu;? ?|NETRC=\S+ )", "RUN ", step.title)
     left = f"{step.place:<15} "
     return f"{left}{shorten(title, _WIDTH - len(left) - len(end) - 2)}  {end}"

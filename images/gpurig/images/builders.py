@@ -14,7 +14,7 @@ from gpurig.common.process import run, stream
 from gpurig.images.build_events import BuildEvent, ClassicOutput, PlainOutput, clean
 from gpurig.images.plan import ImagePlan
 from gpurig.images.secret_mounts import with_secret_mounts
-from gpurig.provisioning.engine import DEFAULT_ADDRESS
+from gpurig.provisioning.engine import translated
 
 if TYPE_CHECKING:
     import docker
@@ -172,26 +172,27 @@ class BuildKitBuilder:
         return [*words, "-"]
 
 
-def available_builders(client: docker.DockerClient, address: str = "") -> tuple[Builder, ...]:
+def available_builders(client: docker.DockerClient) -> tuple[Builder, ...]:
     """The builders that work with that engine, the better one first.
-
-    Args:
-        client: the engine's.
-        address: where it listens; the default socket where "".
 
     Raises:
         PrerequisiteError: the engine does not answer.
     """
     classic = ClassicBuilder(client)
-    if not _has_buildkit(client) or not _has_plugin():
+    address = _address(client)
+    if not address or not _has_buildkit(client) or not _has_plugin():
         return (classic,)
-    return (BuildKitBuilder(address or DEFAULT_ADDRESS), classic)
+    return (BuildKitBuilder(address), classic)
+
+
+def _address(client: docker.DockerClient) -> str:
+    """Where the client's engine listens: `docker buildx` must find the same one. "" where that is no Unix socket."""
+    path = getattr(client.api.get_adapter(client.api.base_url), "socket_path", "")
+    return f"unix://{path}" if path else ""
 
 
 def _has_buildkit(client: docker.DockerClient) -> bool:
     """Whether the engine's own answer prefers BuildKit (23.0 and newer do; 20.10 has it only half)."""
-    from gpurig.provisioning.engine import translated  # noqa: PLC0415
-
     with translated("asking the engine for its builder"):
         # docker-py's ping() gives the body alone.
         answer = client.api.head(f"{client.api.base_url}/_ping")
@@ -229,11 +230,9 @@ def choose_builder(available: Sequence[Builder], plan: ImagePlan, wanted: Builde
     raise refusals[-1]
 
 
-def chooser(
-    client: docker.DockerClient, address: str = "", wanted: BuilderName = "auto"
-) -> Callable[[ImagePlan], Builder]:
+def chooser(client: docker.DockerClient, wanted: BuilderName = "auto") -> Callable[[ImagePlan], Builder]:
     """Chooses a plan's builder on that engine; nothing is looked at before it is called.
 
     What it returns raises as `available_builders` and `choose_builder` do.
     """
-    return lambda plan: choose_builder(available_builders(client, address), plan, wanted)
+    return lambda plan: choose_builder(available_builders(client), plan, wanted)

@@ -131,7 +131,7 @@ class DockerEngine:
     def __init__(self, client: docker.DockerClient, address: str) -> None:
         """Use a client that has answered."""
         self.client = client
-        self.address = address
+        self._address = address
 
     @classmethod
     def connect(cls, address: str | None = None) -> DockerEngine:
@@ -142,7 +142,7 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """What the engine can do."""
-        return engine_facts(self.client, self.address)
+        return engine_facts(self.client, self._address)
 
     def image_id(self, name: str) -> str | None:
         """The id of an image that the engine has."""

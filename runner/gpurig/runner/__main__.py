@@ -19,6 +19,7 @@ COMMANDS = {
     "upgrade": LazyCommand(
         f"{_HERE}.upgrade:upgrade", "Bring runner, exporter and job images to this version of gpurig."
     ),
+    "images": LazyCommand(f"{_HERE}.images:images", "Build, show, push and try the images that jobs run in."),
     "models": LazyCommand(f"{_HERE}.models:models", "Show, pull and measure models in GGUF format."),
     "metrics": LazyCommand(f"{_HERE}.metrics:metrics", "Serve GPU metrics to Prometheus."),
     "demo": LazyCommand(f"{_HERE}.demo:demo", "Run a real eval on the bundled models, with a report."),

@@ -139,9 +139,7 @@ class BuiltImages:
     def ensure(self, tag: str, *, on_line: Callable[[str], None]) -> HadImage:
         """Build the image of that name unless the engine has it."""
         from gpurig.images.build import ensure_image  # noqa: PLC0415
-        from gpurig.images.builders import chooser  # noqa: PLC0415
 
         plan = next(one for one in (*self._job.values(), self._exporter) if one is not None and one.tag == tag)
-        choose = chooser(self._engine.client, self._engine.address)
-        had = ensure_image(self._engine.client, plan, on_line=on_line, choose=choose)
+        had = ensure_image(self._engine.client, plan, on_line=on_line)
         return HadImage(id=had.id, built=had.built)
