@@ -207,7 +207,14 @@ def test_a_hub_that_asks_for_an_hour_is_not_waited_for(puller: Puller, hub: Hub)
     assert puller.clock.naps == []
 
 
-def limited(hub: Hub, retry_after: str, *, times: int):
+def test_the_hubs_own_header_says_when_a_limit_ends(puller: Puller, hub: Hub, data: bytes) -> None:
+    hub.server.respond = limited(hub, "", times=1, RateLimit='"api";r=0;t=55')
+    puller.pull()
+    assert puller.clock.naps == [55.0]
+    assert in_place(puller, data)
+
+
+def limited(hub: Hub, retry_after: str, *, times: int, **headers: str):
     """The hub's answers, the first of which are 429."""
     from standins.gitlab.wire import Response
 
@@ -216,7 +223,7 @@ def limited(hub: Hub, retry_after: str, *, times: int):
     def answers(request):
         if request.method == "HEAD" and left[0] > 0:
             left[0] -= 1
-            return Response(429, b"", {"Retry-After": retry_after}), ""
+            return Response(429, b"", {"Retry-After": retry_after, **headers}), ""
         return respond(request)
 
     return answers

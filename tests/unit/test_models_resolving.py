@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from gpurig.common.errors import PrerequisiteError
+from gpurig.common.models.catalogue import Catalogue
+from gpurig.common.models.fetching import site_catalogues
 from gpurig.common.models.origin import Origin, PinnedFile, origin_path, read_origin, write_origin
 from gpurig.common.models.resolving import (
     Found,
@@ -18,6 +22,8 @@ from gpurig.common.models.resolving import (
 )
 from gpurig.common.models.sources import bundled_folder
 from gpurig.evaljobs.models import model_sha256, open_model
+from gpurig.provisioning.facts import HostFacts
+from gpurig.runner.models_here import look
 from standins.pulling import digest
 from standins.tiny_gguf import write_tiny_gguf
 
@@ -128,9 +134,41 @@ def test_a_split_models_hash_covers_every_part_in_order(tmp_path: Path) -> None:
     assert open_model("m", search=Search.of_folders(tmp_path), suite_folder=tmp_path).ref.sha256 != whole.ref.sha256
 
 
-def test_the_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder({}) == tmp_path / ".cache/gpurig/models"
+@pytest.fixture
+def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that this user may not look into, also where the tests run as root."""
+    folder, stat, scan = tmp_path / "forbidden", os.stat, os.scandir
+
+    def refuse(path: object) -> None:
+        if str(path).startswith(str(folder)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def guarded(path: object = ".", *rest: object, **more: object) -> os.stat_result:
+        refuse(path)
+        return stat(path, *rest, **more)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr("os.stat", guarded)
+    monkeypatch.setattr("os.scandir", lambda path=".": (refuse(path), scan(path))[1])
+    monkeypatch.setattr("os.listdir", lambda path=".", listdir=os.listdir: (refuse(path), listdir(path))[1])
+    return folder
+
+
+def test_a_folder_that_this_user_may_not_see_is_passed_over(tmp_path: Path, forbidden: Path) -> None:
+    write_tiny_gguf(tmp_path / "cache" / "m.gguf")
+    found = find_model("m", (Place("box", forbidden), Place("cache", tmp_path / "cache")))
+    assert found.kind == "cache"
+    assert site_catalogues(site=forbidden / "models.toml") == ()
+
+
+def test_a_folder_that_this_user_may_not_see_is_told_in_the_list(forbidden: Path) -> None:
+    seen = look((Place("box", forbidden),), Catalogue(), HostFacts())
+    assert "Permission denied" in seen.problems[forbidden]
+
+
+def test_the_cache_is_the_users_own(tmp_path: Path) -> None:
+    assert cache_folder({"HOME": str(tmp_path)}) == tmp_path / ".cache/gpurig/models"
+    # A container's user may have no home: that harms only who needs the cache.
+    assert cache_folder({}) == Path("/.cache/gpurig/models")
     assert cache_folder({"XDG_CACHE_HOME": "/c"}) == Path("/c/gpurig/models")
-    assert cache_folder({"XDG_CACHE_HOME": "relative"}) == tmp_path / ".cache/gpurig/models"
+    assert cache_folder({"XDG_CACHE_HOME": "relative", "HOME": str(tmp_path)}) == tmp_path / ".cache/gpurig/models"
     assert cache_folder({"XDG_CACHE_HOME": "/c", "GPURIG_MODELS_CACHE": "/m"}) == Path("/m")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import click
 
@@ -13,9 +13,34 @@ from gpurig.common.terminal import size_text
 from gpurig.common.waiting import Clock, SystemClock
 
 _LOG_EVERY_S = 10.0
+_DRAW_EVERY_S = 0.1
 
 
-class Progress:
+class _Shown:
+    """What a bar on a terminal and lines in a log have in common: how they begin and end."""
+
+    _bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        else:
+            self._say()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+        elif kind is None:
+            self._say()
+
+    def _say(self) -> None:
+        raise NotImplementedError
+
+
+class Progress(_Shown):
     """Counts finished units of one stage.
 
     On a terminal it is a bar with the time left; in a log (a CI job's) it is one line at the start, one every
@@ -45,21 +70,6 @@ class Progress:
         if self._bar is not None:
             self._bar.update(done)
 
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.__enter__()
-        else:
-            self._say()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-        elif kind is None:
-            self._say()
-
     def advance(self, note: str = "") -> None:
         """One more unit is finished; `note` stands behind the bar."""
         self._count += 1
@@ -74,7 +84,7 @@ class Progress:
         self._stream.flush()
 
 
-class ByteProgress:
+class ByteProgress(_Shown):
     """Counts the bytes of one transfer: how much, how fast, how long still.
 
     On a terminal it is a bar; in a log one line at the start, one every 10 seconds and one at the end.
@@ -104,30 +114,17 @@ class ByteProgress:
         if self._bar is not None:
             self._bar.update(done)
 
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.__enter__()
-        else:
-            self._say()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-        elif kind is None:
-            self._say()
-
     def reach(self, count: int) -> None:
         """`count` bytes are there now; fewer than before where a transfer had to begin again."""
         if count < self._count:
             self._before, self._started_at = count, self._clock.monotonic()
-        step, self._count = count - self._count, count
-        if self._bar is not None:
-            self._bar.update(step, current_item=self._figures())
-        elif self._clock.monotonic() - self._said_at >= _LOG_EVERY_S:
-            self._say()
+        self._count, now = count, self._clock.monotonic()
+        if self._bar is None:
+            if now - self._said_at >= _LOG_EVERY_S:
+                self._say()
+        elif now - self._said_at >= _DRAW_EVERY_S or count == self._total:
+            self._said_at = now
+            self._bar.update(count - self._bar.pos, current_item=self._figures())
 
     def _rate(self) -> float:
         """Bytes a second since this run began."""

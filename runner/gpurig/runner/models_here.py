@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,29 +81,34 @@ class Offer:
 
 @dataclass(frozen=True)
 class ModelsHere:
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        problems: why a folder could not be looked into, by folder.
+    """
 
     memory: Memory
     places: tuple[Place, ...]
     here: tuple[Here, ...]
     offers: tuple[Offer, ...]
+    problems: Mapping[Path, str]
 
 
 def look(places: tuple[Place, ...], catalogue: Catalogue, facts: HostFacts, *, verify: bool = False) -> ModelsHere:
-    """What the folders hold, what the catalogue offers, and what of both fits.
-
-    Raises:
-        PrerequisiteError: a folder may not be read.
-    """
+    """What the folders hold, what the catalogue offers, and what of both fits; a folder that refuses is told."""
     memory = memory_of(facts)
-    here = tuple(
-        _here(place, model, catalogue.find(model.name), memory)
-        for place in places
-        for model in installed_models(place.folder, verify=verify)
-    )
+    here: list[Here] = []
+    problems: dict[Path, str] = {}
+    for place in places:
+        try:
+            found = installed_models(place.folder, verify=verify)
+        except ApplianceError as error:
+            problems[place.folder] = error.message
+            continue
+        here += [_here(place, model, catalogue.find(model.name), memory) for model in found]
     names = {found.model.name for found in here}
     offers = tuple(Offer(entry, entry.name in names, offer_fit(entry, memory)) for entry in catalogue.entries.values())
-    return ModelsHere(memory, places, here, offers)
+    return ModelsHere(memory, places, tuple(here), offers, problems)
 
 
 def _here(place: Place, model: InstalledModel, entry: Entry | None, memory: Memory) -> Here:

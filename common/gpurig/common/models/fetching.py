@@ -57,8 +57,13 @@ class Fetcher:
 
 
 def site_catalogues(more: tuple[Path, ...] = (), *, site: Path = SITE_CATALOGUE) -> tuple[Path, ...]:
-    """The catalogues beside gpurig's own: the site's where there is one, then those that the user names."""
-    return (*((site,) if site.is_file() else ()), *more)
+    """The catalogues beside gpurig's own: the site's where this user can see one, then those that the user names."""
+    try:
+        seen = site.is_file()
+    except OSError:
+        # The box keeps secrets beside it: only its owner gets past the folder.
+        seen = False
+    return (*((site,) if seen else ()), *more)
 
 
 def job_access(environ: Mapping[str, str]) -> Access:

@@ -211,10 +211,15 @@ def _from_status(label: str, error: Exception) -> RemoteError:
         )
     if status in _PASSING:
         headers = getattr(response, "headers", {})
+        # The hub says when a limit ends in a header of its own, RateLimit (utils/_http.py).
+        limit = _library().utils.parse_ratelimit_headers(headers)
+        asked = retry_after_s(headers.get("Retry-After"))
+        if asked is None and limit is not None and limit.remaining == 0:
+            asked = float(limit.reset_in_seconds)
         hint = "the hub limits requests: wait some minutes; with HF_TOKEN set it allows more"
         return TransientError(
             f"{label}: the hub answered {status}",
             hint=hint if status == 429 else "the hub itself failed: try again later",
-            retry_after_s=retry_after_s(headers.get("Retry-After")),
+            retry_after_s=asked,
         )
     return RemoteError(f"{label}: the hub answered {status}", hint="check HF_ENDPOINT and the name")

@@ -23,7 +23,8 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.lower().endswith(SUFFIX):
         raise InputError(
             f'"{name}" is no name for a model',
-            hint="letters, digits and . _ + - (150 at most, the first a letter or a digit), without .gguf",
+            hint="letters, digits and . _ + - (150 at most, the first a letter or a digit), without .gguf; "
+            "for a pull --as NAME gives one",
         )
     return name
 
@@ -64,22 +65,26 @@ def model_name(file: str) -> str:
 
 
 def find_in(folder: Path, name: str) -> tuple[Path, ...]:
-    """The files of the model `name` in `folder`, in order; empty where it is not there, or not whole."""
-    single = folder / f"{name}{SUFFIX}"
-    if single.is_file():
-        return (single,)
+    """The files of the model `name` in `folder`, in order; empty where it is not there, not whole, or not for us."""
     try:
-        firsts = sorted(folder.glob(f"{_literal(name)}-00001-of-*{SUFFIX}"))
+        single = folder / f"{name}{SUFFIX}"
+        if single.is_file():
+            return (single,)
+        for first in sorted(folder.glob(f"{_literal(name)}-00001-of-*{SUFFIX}")):
+            files = _all_parts(first)
+            if model_name(first.name) == name and files and all(file.is_file() for file in files):
+                return files
     except OSError:
+        # A folder that this user may not look into has nothing for it.
         return ()
-    for first in firsts:
-        try:
-            files = tuple(folder / file for file in part_files(first.name))
-        except InputError:
-            continue
-        if model_name(first.name) == name and all(file.is_file() for file in files):
-            return files
     return ()
+
+
+def _all_parts(first: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(first.with_name(file) for file in part_files(first.name))
+    except InputError:
+        return ()
 
 
 def _literal(name: str) -> str:

@@ -9,12 +9,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from gpurig.common.files import sync_directory, write_problem
+from gpurig.common.files import read_problem, sync_directory, write_problem
 from gpurig.common.waiting import Clock
 
 _LOCK_EVERY_S = 0.5
 _SUFFIX = ".partial"
+_READ_BYTES = 2**20
 
 
 class PartialFile:
@@ -24,11 +26,30 @@ class PartialFile:
         """Take over `descriptor`, which is open for reading and writing."""
         self.path = path
         self._descriptor = descriptor
+        # Of all that is there; None until somebody asks for it or adds to it.
+        self._hash: Any = None
 
     @property
     def size_bytes(self) -> int:
         """How far it is."""
         return os.fstat(self._descriptor).st_size
+
+    def sha256(self) -> str:
+        """The hash of all that is there, in hexadecimal; what was added is not read again."""
+        digest: str = self._hashed().hexdigest()
+        return digest
+
+    def _hashed(self) -> Any:
+        if self._hash is None:
+            self._hash = hashlib.sha256()
+            at = 0
+            try:
+                while data := os.pread(self._descriptor, _READ_BYTES, at):
+                    self._hash.update(data)
+                    at += len(data)
+            except OSError as error:
+                raise read_problem(self.path, error) from error
+        return self._hash
 
     def cut(self, size_bytes: int = 0) -> None:
         """Throw away what is behind `size_bytes`."""
@@ -36,13 +57,16 @@ class PartialFile:
             os.ftruncate(self._descriptor, size_bytes)
         except OSError as error:
             raise write_problem(self.path, error) from error
+        self._hash = None
 
     def append(self, chunk: bytes) -> None:
         """Put `chunk` at the end."""
+        hashed = self._hashed()
         at, view = self.size_bytes, memoryview(chunk)
         try:
             while view:
                 written = os.pwrite(self._descriptor, view, at)
+                hashed.update(view[:written])
                 at, view = at + written, view[written:]
         except OSError as error:
             raise write_problem(self.path, error) from error

@@ -130,14 +130,17 @@ def _hash(path: Path, origin: Origin | None) -> str:
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """The user's own folder of models: GPURIG_MODELS_CACHE, else below XDG_CACHE_HOME, else below ~/.cache."""
+    """The user's own folder of models: GPURIG_MODELS_CACHE, else below XDG_CACHE_HOME, else below ~/.cache.
+
+    A user without a home, as a container may have one, gets a folder that nobody can write to: that matters only to who
+    needs it.
+    """
     own = environ.get("GPURIG_MODELS_CACHE")
     if own:
         return Path(own)
-    base = environ.get("XDG_CACHE_HOME")
+    base = Path(environ.get("XDG_CACHE_HOME", ""))
     # The specification wants a relative one ignored.
-    absolute = base is not None and Path(base).is_absolute()
-    return (Path(str(base)) if absolute else Path.home() / ".cache") / "gpurig" / "models"
+    return (base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".cache") / "gpurig" / "models"
 
 
 def standard_places(given: tuple[Path, ...], cache: Path) -> tuple[Place, ...]:

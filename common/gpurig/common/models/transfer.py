@@ -186,7 +186,7 @@ class _Transfer:
                 say=tools.say,
                 progress=lambda: partial.size_bytes,
             )
-        return sha256_file(partial.path)
+        return partial.sha256()
 
     def _attempt(self, progress: ByteProgress) -> None:
         partial, size = self._partial, self._goal.size_bytes

@@ -38,16 +38,16 @@ def list_models(
     Whether one fits is forecast from its header, with a context of 4096
     tokens, for the largest card; without a GPU, for this machine's memory.
     """
-    from gpurig.common.assets import find_asset  # noqa: PLC0415 - not needed for --help
-    from gpurig.common.errors import PrerequisiteError  # noqa: PLC0415
+    from gpurig.common.errors import PrerequisiteError  # noqa: PLC0415 - not needed for --help
     from gpurig.common.models.catalogue import load_catalogue  # noqa: PLC0415
     from gpurig.common.models.resolving import cache_folder  # noqa: PLC0415
+    from gpurig.common.models.sources import bundled_folder  # noqa: PLC0415
     from gpurig.provisioning.detect import detect  # noqa: PLC0415
     from gpurig.runner.models_here import list_places, look  # noqa: PLC0415
 
     paths = Paths(root, name)
     try:
-        bundled = find_asset("gpurig.evaljobs", "models")
+        bundled = bundled_folder()
     except PrerequisiteError:
         bundled = None
     places = list_places(folder, paths.models, cache_folder(os.environ), bundled)
@@ -63,7 +63,10 @@ def _document(seen: ModelsHere) -> dict[str, Any]:
             "usable_bytes": seen.memory.usable_bytes,
             "vram_class_gb": seen.memory.class_gb,
         },
-        "folders": [{"place": place.kind, "folder": str(place.folder)} for place in seen.places],
+        "folders": [
+            {"place": place.kind, "folder": str(place.folder), "problem": seen.problems.get(place.folder, "")}
+            for place in seen.places
+        ],
         "installed": [_here_document(found) for found in seen.here],
         "catalogue": [_offer_document(offer) for offer in seen.offers],
     }
@@ -117,7 +120,9 @@ def _text(seen: ModelsHere) -> str:
     blocks = [harmless(f"{memory.label}, {size} usable")]
     for place in seen.places:
         found = [here for here in seen.here if here.place == place]
-        blocks.append(_folder_text(f"{place.folder} ({place.kind})", found))
+        problem = seen.problems.get(place.folder)
+        title = f"{place.folder} ({place.kind})"
+        blocks.append(harmless(f"{title}: {problem}") if problem else _folder_text(title, found))
     blocks.append("A pull brings:\n" + _offers_text(seen))
     blocks.append(
         click.wrap_text(

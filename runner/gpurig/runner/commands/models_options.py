@@ -60,8 +60,9 @@ def models_folder(folder: Path | None, paths: Paths) -> Path:
     """Where a box keeps models: the user's wish; the box's folder if this user may write there; else the cache."""
     if folder is not None:
         return folder
-    existing = next(one for one in (paths.models, *paths.models.parents) if one.exists())
-    return paths.models if os.access(existing, os.W_OK) else cache_folder(os.environ)
+    # os.path.exists takes what this user may not see for absent, and goes on to a folder that it may.
+    existing = next(one for one in (paths.models, *paths.models.parents) if os.path.exists(one))  # noqa: PTH110
+    return paths.models if os.access(existing, os.W_OK | os.X_OK) else cache_folder(os.environ)
 
 
 def catalogue_files(more: tuple[Path, ...], paths: Paths) -> tuple[Path, ...]:
