@@ -359,6 +359,33 @@ def test_a_license_is_asked_for_before_a_byte_is_fetched(puller: Puller, hub: Hu
     assert "accepted" in done.notes[0]
 
 
+ELSEWHERE = "else/where-GGUF"
+
+
+def test_another_repository_with_the_same_file_is_judged_by_its_own_license(
+    puller: Puller, hub: Hub, data: bytes
+) -> None:
+    puller.pull()
+    hub.commit(ELSEWHERE, {FILE: data}, license="gemma")
+    with pytest.raises(InputError, match="gemma"):
+        puller.pull(f"hf:{ELSEWHERE}/{FILE}")
+    # Nothing is fetched, so the record keeps saying where the bytes came from.
+    done = puller.pull(f"hf:{ELSEWHERE}/{FILE}", allowed_licenses=("gemma",))
+    assert (done.fetched, done.origin.source) == (0, f"hf:{REPO}/{FILE}")
+
+
+def test_a_copy_keeps_the_commit_that_it_was_pulled_from(tmp_path: Path, puller: Puller, hub: Hub) -> None:
+    commit = puller.pull().origin.revision
+    other = Puller.of_hub(tmp_path / "other", hub)
+    assert other.pull(str(puller.folder / f"{NAME}.gguf")).origin.revision == commit
+
+
+def test_a_card_that_fails_once_is_asked_again(puller: Puller, hub: Hub, data: bytes) -> None:
+    hub.fail("status", status=502, times=2, path="/api/.*")
+    puller.pull()
+    assert in_place(puller, data)
+
+
 @pytest.mark.parametrize(("license_", "name", "says"), [(None, None, "not known"), ("other", "weird-1", "weird-1")])
 def test_a_license_that_nobody_knows_is_not_taken_for_a_free_one(
     puller: Puller, hub: Hub, license_: str | None, name: str | None, says: str

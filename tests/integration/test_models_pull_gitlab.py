@@ -209,8 +209,10 @@ def test_another_boxes_folder_brings_where_a_model_came_from(tmp_path: Path, git
 def test_a_hash_from_the_command_line_is_what_counts(tmp_path: Path, data: bytes, wrong: str) -> None:
     (tmp_path / FILE).write_bytes(data)
     someone = offline(tmp_path / "models")
-    with pytest.raises(InputError, match="--sha256 says") as caught:
+    with pytest.raises(InputError, match="you asked for sha256") as caught:
         someone.pull(str(tmp_path / FILE), sha256=wrong)
+    with pytest.raises(InputError, match="is no SHA-256"):
+        someone.pull(str(tmp_path / FILE), sha256=wrong[1:])
     assert caught.value.exit_code == 2
     assert someone.files == []
     someone.pull(str(tmp_path / FILE), sha256=digest(data).upper())

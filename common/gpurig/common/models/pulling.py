@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -77,15 +78,15 @@ def pull(
     """
     name = check_name(options.name or model.name)
     files = local_files(name, len(model.parts))
-    # `--sha256` is of one file; which of several it would be, nobody could tell.
-    if options.sha256 is not None and len(files) != 1:
-        raise InputError(f"--sha256 is for one file, and {name} has {len(files)}", hint="leave --sha256 out")
+    if options.sha256 is not None:
+        _check_sha256(options.sha256, name, len(files))
     earlier = _earlier(folder, name, files)
-    license_ = model.license or (earlier.license if earlier else "")
-    if not license_ and model.hub_file is not None:
-        license_ = model.hub_file.license()
+    license_ = model.license or (earlier.license if earlier and earlier.source == model.source else "")
+    hub_file = model.hub_file
+    if not license_ and hub_file is not None:
+        license_ = retrying(hub_file.license, patience=tools.patience, clock=tools.clock, say=tools.say)
     notes: tuple[str, ...] = ()
-    if license_ or model.hub_file is not None:
+    if license_ or hub_file is not None:
         notes = check_license(license_, model=name, purpose=options.purpose, allowed=options.allowed_licenses)
     parts = [replace(part, wanted=_wanted(part, options)) for part in model.parts]
     first_use = any(part.wanted.sha256 is None for part in parts) and (earlier is None or options.repin)
@@ -99,16 +100,25 @@ def pull(
     said = header.metadata.get("general.license")
     origin = Origin(
         source=model.source,
-        revision=received[0].revision or (earlier.revision if earlier else ""),
+        revision=received[0].revision or model.revision,
         license=license_ or (said if isinstance(said, str) else ""),
         pulled=now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         files=tuple(PinnedFile(file.path.name, file.sha256, file.size_bytes) for file in received),
     )
-    if earlier is not None and replace(earlier, pulled=origin.pulled) == origin:
+    if earlier is not None and earlier.files == origin.files and not any(file.fetched for file in received):
+        # Nothing came now: where the file is from has not changed, whatever was named this time.
         origin = earlier
     else:
         write_origin(folder, name, origin)
     return Pulled(name, received, origin, first_use, notes)
+
+
+def _check_sha256(text: str, name: str, count: int) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise InputError(f'--sha256 "{text}" is no SHA-256', hint="64 hexadecimal digits, as sha256sum prints them")
+    # Which of several files it would be of, nobody could tell.
+    if count != 1:
+        raise InputError(f"--sha256 is for one file, and {name} has {count}", hint="leave --sha256 out")
 
 
 def _earlier(folder: Path, name: str, files: tuple[str, ...]) -> Origin | None:
@@ -126,7 +136,7 @@ def _wanted(part: Part, options: PullOptions) -> Wanted:
     return (
         part.wanted
         if options.sha256 is None
-        else replace(part.wanted, sha256=options.sha256.lower(), because="--sha256 says")
+        else replace(part.wanted, sha256=options.sha256.lower(), because="you asked for")
     )
 
 

@@ -56,6 +56,7 @@ class Model:
         source: as the user would write it.
         license: "" where nobody knows it without looking.
         entry: the catalogue's entry it is; None for any other.
+        revision: of a copy, the commit that it was pulled from; "" where the source itself will say.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     parts: tuple[Part, ...]
     license: str
     entry: Entry | None = None
+    revision: str = ""
 
     @property
     def hub_file(self) -> HubFile | None:
@@ -172,7 +174,12 @@ def _at_path(path: Path, catalogue: Catalogue) -> Model:
     license_ = origin.license if origin else ""
     source = origin.source if origin else str(first.absolute())
     return Model(
-        entry.name if entry else name, source, tuple(parts), license_ or (entry.license if entry else ""), entry
+        entry.name if entry else name,
+        source,
+        tuple(parts),
+        license_ or (entry.license if entry else ""),
+        entry,
+        origin.revision if origin else "",
     )
 
 
