@@ -17,7 +17,7 @@ from typing import Any
 
 from gpurig.common.errors import PrerequisiteError, RemoteError
 from gpurig.provisioning.container_spec import ContainerSpec
-from gpurig.provisioning.containers import FoundContainer, RunningJob, RunResult
+from gpurig.provisioning.containers import FoundContainer, OnOutput, RunningJob, RunResult
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.paths import Paths
@@ -166,6 +166,11 @@ class MemoryEngine:
     def run(self, spec: ContainerSpec, image_id: str, *, timeout_s: int) -> RunResult:
         self.runs.append(spec)
         return self.run_result
+
+    def follow(self, spec: ContainerSpec, image_id: str, *, on_output: OnOutput) -> int:
+        self.runs.append(spec)
+        on_output(self.run_result.output.encode(), error=False)
+        return self.run_result.code
 
     def jobs(self, instance: str) -> tuple[RunningJob, ...]:
         return self.running_jobs

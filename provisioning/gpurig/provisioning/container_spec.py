@@ -47,6 +47,7 @@ class ContainerSpec:
         stop_signal: what asks it to end; the image's own where empty.
         init: reap its zombies with the engine's init.
         labels: besides those that say who owns it.
+        user: "UID:GID" that its program runs as; the image's own where empty.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ContainerSpec:
     shm_size: int | None = None
     wiring: Wiring = field(default_factory=Wiring)
     labels: tuple[tuple[str, str], ...] = ()
+    user: str = ""
 
     def digest(self, image_id: str) -> str:
         """What the `gpurig.spec` label holds: a container with another one is another container.
@@ -110,6 +112,8 @@ class ContainerSpec:
             arguments["restart_policy"] = {"Name": "unless-stopped"}
         if self.stop_signal:
             arguments["stop_signal"] = self.stop_signal
+        if self.user:
+            arguments["user"] = self.user
         if self.shm_size is not None:
             arguments["shm_size"] = self.shm_size
         return arguments

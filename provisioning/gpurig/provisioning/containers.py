@@ -70,6 +70,13 @@ class RunResult:
     output: str
 
 
+class OnOutput(Protocol):
+    """Takes a piece of what a container writes."""
+
+    def __call__(self, data: bytes, *, error: bool) -> None:
+        """`error`: it went to standard error."""
+
+
 class Engine(Protocol):
     """What provisioning asks of the engine; every method raises PrerequisiteError where it fails."""
 
@@ -117,6 +124,9 @@ class Engine(Protocol):
 
     def run(self, spec: ContainerSpec, image_id: str, *, timeout_s: int) -> RunResult:
         """Run a container to its end and remove it, whatever happens."""
+
+    def follow(self, spec: ContainerSpec, image_id: str, *, on_output: OnOutput) -> int:
+        """The same without a limit of time, its output handed over as it comes; its exit code."""
 
     def jobs(self, instance: str) -> tuple[RunningJob, ...]:
         """The jobs of an instance that run now."""
@@ -283,6 +293,23 @@ class DockerEngine:
         finally:
             self.remove(container_id)
         return RunResult(code=int(ended.get("StatusCode", -1)), output=output.decode(errors="replace"))
+
+    def follow(self, spec: ContainerSpec, image_id: str, *, on_output: OnOutput) -> int:
+        """The same without a limit of time, its output handed over as it comes; its exit code."""
+        container_id = self.create(spec, image_id)
+        try:
+            with translated(f"following the container {spec.name}"):
+                # Attached before it starts, so that nothing it says is missed.
+                pieces = self.client.api.attach(container_id, stdout=True, stderr=True, stream=True, demux=True)
+                self.client.api.start(container_id)
+                for out, error in pieces:
+                    if out:
+                        on_output(out, error=False)
+                    if error:
+                        on_output(error, error=True)
+                return int(self.client.api.wait(container_id).get("StatusCode", -1))
+        finally:
+            self.remove(container_id)
 
     def jobs(self, instance: str) -> tuple[RunningJob, ...]:
         """The jobs of an instance that run now."""

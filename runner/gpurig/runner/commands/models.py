@@ -10,6 +10,7 @@ COMMANDS = {
     "pull": LazyCommand(
         f"{_HERE}.models_pull:pull", "Fetch a model, verified; run again, it goes on where it broke off."
     ),
+    "quantize": LazyCommand(f"{_HERE}.models_quantize:quantize", "Quantize a model, and say what that costs."),
     "list": LazyCommand(f"{_HERE}.models_list:list_models", "Show the models that are here, and what a pull brings."),
 }
 
