@@ -13,13 +13,22 @@ from pathlib import Path
 import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile
-from gpurig.images.job_image import DEFAULT_BASE_IMAGE, MODELS_FOLDER, checked_base, locked_version, plan_job_image
-from gpurig.images.job_spec import JobImageSpec
+from gpurig.images.job_image import (
+    DEFAULT_BASE_IMAGE,
+    MODELS_FOLDER,
+    ROCM_IMAGES,
+    checked_base,
+    locked_version,
+    plan_job_image,
+)
+from gpurig.images.job_spec import JobImageSpec, Wish, choose_job_image
 from gpurig.images.plan import LABEL_HASH, ImagePlan, Transport, plan_image
 from gpurig.runner.exporter.image import plan_exporter_image
 
 CPU = JobImageSpec("cpu")
 CUDA = JobImageSpec("cuda", cuda_major=13, archs=(75, 89), driver=580)
+ROCM = choose_job_image("rocm", [], Wish(archs=("gfx1030", "gfx1100")))
+TOLD = choose_job_image("rocm", [], Wish(archs=("gfx1032",)))
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = {
     "name": "gpurig-thing",
@@ -123,7 +132,7 @@ def test_the_job_image_holds_the_job_programs_and_nothing_of_the_host():
 
 
 def test_every_path_that_a_dockerfile_copies_is_in_its_context():
-    for plan in (plan_job_image(CPU), plan_job_image(CUDA), plan_exporter_image()):
+    for plan in (plan_job_image(CPU), plan_job_image(CUDA), plan_job_image(ROCM), plan_exporter_image()):
         with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
             names = set(archive.getnames())
             dockerfile = archive.extractfile(plan.dockerfile).read().decode()
@@ -150,7 +159,7 @@ def test_the_cpu_target_is_an_input():
     assert plan_job_image(JobImageSpec("cpu", cpu_target="x86-64-v2")).tag != plan_job_image(CPU).tag
 
 
-@pytest.mark.parametrize("name", ["", "Python:3", "python 3", "python:3\nRUN id", "-x", "a@sha256:12"])
+@pytest.mark.parametrize("name", ["Python:3", "python 3", "python:3\nRUN id", "-x", "a@sha256:12"])
 def test_what_is_no_image_reference_is_bad_input(name):
     with pytest.raises(InputError, match="no image reference"):
         plan_job_image(CPU, base_image=name)
@@ -213,3 +222,44 @@ def test_another_backends_build_steps_do_not_change_an_images_name():
 def test_the_target_is_an_input():
     assert _plan(target="finetune").tag != _plan(target="eval").tag
     assert _plan(target="finetune").target == "finetune"
+
+
+def test_a_rocm_build_is_told_its_targets_and_which_images_have_the_compiler_and_fit_it():
+    arguments = plan_job_image(ROCM).build_args
+    assert (arguments["GFX_TARGETS"], arguments["RUNS_AS"]) == ("gfx1030;gfx1100", "itself")
+    told = plan_job_image(TOLD).build_args
+    assert (told["GFX_TARGETS"], told["RUNS_AS"]) == ("gfx1030", "gfx1030")
+    assert "gfx1032" in told["GFX_CARDS"].split(";")
+    # Debian's packages go into a Debian image, and come from one.
+    assert told["TOOLKIT_IMAGE"] == told["BASE_IMAGE"]
+    assert plan_job_image(TOLD).tag != plan_job_image(dataclasses.replace(TOLD, runs_as="")).tag
+
+
+def test_the_rocm_dockerfile_built_by_hand_has_the_default_images_of_amds_rocm():
+    text = (REPOSITORY / "Dockerfile.rocm").read_text(encoding="utf-8")
+    arguments = plan_job_image(ROCM).build_args
+    for name in ("TOOLKIT_IMAGE", "BASE_IMAGE"):
+        assert re.search(rf"^ARG {name}=(.*)$", text, flags=re.MULTILINE)[1] == arguments[name]
+
+
+@pytest.mark.parametrize("source", sorted(ROCM_IMAGES))
+def test_the_default_images_of_a_rocm_are_pinned(source):
+    assert all(re.fullmatch(r".+@sha256:[0-9a-f]{64}", image) for image in ROCM_IMAGES[source])
+
+
+def test_default_images_come_from_the_mirror_and_named_ones_do_not():
+    def mirror(image):
+        return f"mirror.example/{image}"
+
+    arguments = plan_job_image(ROCM, from_mirror=mirror).build_args
+    assert arguments["BASE_IMAGE"].startswith("mirror.example/ubuntu:")
+    assert arguments["TOOLKIT_IMAGE"].startswith("mirror.example/rocm/")
+    named = plan_job_image(ROCM, base_image="a:1", toolkit_image="b:2", from_mirror=mirror).build_args
+    assert (named["BASE_IMAGE"], named["TOOLKIT_IMAGE"]) == ("a:1", "b:2")
+
+
+def test_a_rocm_images_labels_name_its_targets_and_whose_rocm_it_is():
+    labels = plan_job_image(ROCM).labels
+    assert (labels["io.gpurig.archs"], labels["io.gpurig.rocm"]) == ("gfx1030 gfx1100", "amd")
+    assert "io.gpurig.runs-as" not in labels
+    assert plan_job_image(TOLD).labels["io.gpurig.runs-as"] == "gfx1030"

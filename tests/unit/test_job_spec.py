@@ -11,6 +11,7 @@ from gpurig.images.job_spec import CUDA_ARCHS, JobImageSpec, Wish, choose_job_im
 from gpurig.provisioning.cuda import CUDA_MAJORS, driver_branch, oldest_driver
 from gpurig.provisioning.detect import detect
 from gpurig.provisioning.facts import Backend, Gpu
+from gpurig.provisioning.rocm import ROCM_SOURCES, RocmSource, kernels_of
 from hypothesis import given
 from hypothesis import strategies as st
 from standins import machines
@@ -109,6 +110,24 @@ def test_blackwell_needs_the_driver_that_it_came_with() -> None:
         choose_job_image("cuda", [card("sm-120", driver="560.28.03")])
 
 
+def test_a_rocm_image_is_made_with_the_rocm_that_has_kernels_for_the_card() -> None:
+    own, told = choose_job_image("rocm", [amd("gfx1100")]), choose_job_image("rocm", [amd("gfx1032")])
+    assert (own.name, own.rocm, own.runs_as) == ("gpurig-job-rocm-gfx1100", "amd", "")
+    assert (told.name, told.rocm, told.runs_as) == ("gpurig-job-rocm-gfx1030", "debian", "gfx1030")
+    assert choose_job_image("rocm", [], Wish(archs=("gfx1100",), rocm="debian")).rocm == "debian"
+
+
+@pytest.mark.parametrize("source", ROCM_SOURCES)
+def test_all_is_every_target_of_the_rocm(source: RocmSource) -> None:
+    spec = choose_job_image("rocm", [], Wish(archs=("all",), rocm=source))
+    assert (spec.name, set(spec.gfx)) == ("gpurig-job-rocm-all", kernels_of(source))
+
+
+def test_a_card_that_no_rocm_has_kernels_for_is_an_error_before_anything_is_built() -> None:
+    with pytest.raises(PrerequisiteError, match="no kernels for gfx904"):
+        choose_job_image("rocm", [amd("gfx904")])
+
+
 def test_a_card_that_does_not_tell_its_architecture_is_an_error_with_a_way_out() -> None:
     with pytest.raises(PrerequisiteError, match="does not tell"):
         choose_job_image("cuda", [card("")])
@@ -164,7 +183,8 @@ def test_every_recorded_machine_gets_an_image_that_runs_there_or_a_reason(name: 
             assert error.hint
             assert any(gpu.driver in error.message for gpu in cards)
             continue
-        assert set(spec.arch_names) == {gpu.arch for gpu in cards}
+        archs = {gpu.arch for gpu in cards}
+        assert set(spec.arch_names) >= archs if spec.runs_as else set(spec.arch_names) == archs
         for gpu in cards if backend == "cuda" else []:
             assert driver_branch(gpu) >= oldest_driver(spec.cuda_major, gpu)
 

@@ -5,24 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile, asset_file, package_files
 from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_BACKEND, LABEL_LLAMA, ImagePlan, Transport, plan_image
+from gpurig.provisioning.rocm import RocmSource
 
 DEFAULT_BASE_IMAGE = (
     "python:3.12.12-slim-bookworm@sha256:593bd06efe90efa80dc4eee3948be7c0fde4134606dd40d8dd8dbcade98e669c"
 )
 # NVIDIA's Python packages have nvcc from CUDA 13 on.
 CUDA_12_TOOLKIT_IMAGE = "nvidia/cuda:12.9.1-devel-ubuntu22.04"
+# What a ROCm image is compiled in and what it stands on: of one distribution, because the libraries are taken over.
+_FORKY = "debian:forky-slim@sha256:91b0aaebf7a1ccacfe7a9cbff6ab2d6be7d9b3b6cf1dfcf44b25f9095c0e0464"
+ROCM_IMAGES: Mapping[RocmSource, tuple[str, str]] = {
+    "amd": (
+        "rocm/dev-ubuntu-24.04:7.2.4-complete@sha256:92f309c51b52cef8762867848f1529dee821624f23cd5df38455e819538f762f",
+        "ubuntu:24.04@sha256:786a8b558f7be160c6c8c4a54f9a57274f3b4fb1491cf65146521ae77ff1dc54",
+    ),
+    "debian": (_FORKY, _FORKY),
+}
 
 MODELS_FOLDER = "evaljobs/gpurig/evaljobs/assets/models"
 
 LABEL_TARGET = "io.gpurig.target"
 LABEL_ARCHS = "io.gpurig.archs"
 LABEL_CUDA = "io.gpurig.cuda"
+LABEL_ROCM = "io.gpurig.rocm"
+LABEL_RUNS_AS = "io.gpurig.runs-as"
 LABEL_LLAMA_COMMIT = "io.gpurig.llama-cpp-commit"
 LABEL_MODELS = "io.gpurig.models"
 
@@ -38,16 +50,18 @@ _ASSET = re.compile(r"requirements/[\w.-]+\.lock|images/gpurig/images/assets/(st
 def plan_job_image(
     spec: JobImageSpec,
     *,
-    base_image: str = DEFAULT_BASE_IMAGE,
+    base_image: str = "",
     toolkit_image: str = "",
+    from_mirror: Callable[[str], str] = str,
     transport: Transport | None = None,
 ) -> ImagePlan:
     """The job image for a box; reads files of this installation, touches nothing else.
 
     Args:
         spec: what the hardware asks for (job_spec.choose_job_image).
-        base_image: an image that has python3 ≥ 3.11, or apt-get to get it from.
-        toolkit_image: an image with the vendor's compiler; "" for the default of the backend.
+        base_image: an image that has python3 ≥ 3.11, or apt-get to get it from; "" for the spec's default.
+        toolkit_image: an image with the vendor's compiler; "" for the spec's default.
+        from_mirror: a default image's name where it is to come from another registry.
         transport: how the build reaches the package indexes; directly where None.
 
     Raises:
@@ -59,11 +73,18 @@ def plan_job_image(
     lock = next(file for file in copied if file.path == _LOCK)
     jobs = package_files("gpurig.evaljobs", assets=True)
     version = locked_version(lock, "llama-cpp-python")
+    toolkit, base = default_images(spec)
+    images = {
+        "TOOLKIT_IMAGE": toolkit_image or (toolkit and from_mirror(toolkit)),
+        "BASE_IMAGE": base_image or from_mirror(base),
+    }
     labels = {
         LABEL_BACKEND: spec.backend,
         LABEL_TARGET: spec.target,
         LABEL_ARCHS: " ".join(spec.arch_names),
         LABEL_CUDA: str(spec.cuda_major or ""),
+        LABEL_ROCM: spec.rocm,
+        LABEL_RUNS_AS: spec.runs_as,
         LABEL_LLAMA: version,
         LABEL_LLAMA_COMMIT: _LLAMA_COMMITS.get(version, ""),
         LABEL_MODELS: _models(jobs),
@@ -75,21 +96,30 @@ def plan_job_image(
         target=spec.target,
         files=(dockerfile, *copied, *package_files("gpurig.common", assets=True), *jobs),
         folders=(MODELS_FOLDER,),
-        build_args={"BASE_IMAGE": checked_base(base_image), **_build_args(spec, toolkit_image)},
+        build_args=_build_args(spec, images),
         labels={name: value for name, value in labels.items() if value},
         transport=transport or Transport(),
     )
 
 
-def _build_args(spec: JobImageSpec, toolkit_image: str) -> dict[str, str]:
+def default_images(spec: JobImageSpec) -> tuple[str, str]:
+    """The image with the vendor's compiler, "" where the build needs none, and what the job image stands on."""
+    if spec.rocm:
+        return ROCM_IMAGES[spec.rocm]
+    return CUDA_12_TOOLKIT_IMAGE if 0 < spec.cuda_major < 13 else "", DEFAULT_BASE_IMAGE
+
+
+def _build_args(spec: JobImageSpec, images: Mapping[str, str]) -> dict[str, str]:
     """The arguments of the backend's Dockerfile."""
     arguments: dict[str, str] = {"CPU_TARGET": spec.cpu_target}
+    arguments |= {name: checked_base(image) for name, image in images.items() if image}
     if spec.backend == "cuda":
         arguments["CUDA_ARCHS"] = ";".join(f"{arch}-real" for arch in spec.archs)
         arguments["CUDA_DRIVER"] = str(spec.driver)
-        toolkit_image = toolkit_image or (CUDA_12_TOOLKIT_IMAGE if spec.cuda_major < 13 else "")
-    if toolkit_image:
-        arguments["TOOLKIT_IMAGE"] = checked_base(toolkit_image)
+    if spec.backend == "rocm":
+        arguments["GFX_TARGETS"] = ";".join(spec.gfx)
+        arguments["GFX_CARDS"] = ";".join(spec.cards)
+        arguments["RUNS_AS"] = spec.runs_as or "itself"
     return arguments
 
 

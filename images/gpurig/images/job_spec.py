@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.provisioning.cuda import CUDA_MAJORS, capability, driver_branch, oldest_driver
 from gpurig.provisioning.facts import Backend, Gpu
+from gpurig.provisioning.rocm import ROCM_SOURCES, RocmSource, kernels_of, rocm_build
 
 Target = Literal["eval", "finetune"]
 CpuTarget = Literal["x86-64-v2", "x86-64-v3", "x86-64-v4"]
@@ -22,11 +23,6 @@ CUDA_ARCHS: Mapping[int, tuple[int, ...]] = {
     12: (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121),
     13: (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121),
 }
-# What AMD compiles rocBLAS for in ROCm 7, and llama.cpp has kernels for.
-GFX_TARGETS = (
-    "gfx906", "gfx908", "gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1101", "gfx1102", "gfx1150", "gfx1151",
-    "gfx1200", "gfx1201",
-)  # fmt: skip
 # GitLab.com's hosted GPU runners have a T4.
 _SAAS_ARCH = 75
 
@@ -41,7 +37,10 @@ class JobImageSpec:
         cpu_target: the x86-64 level that llama.cpp is compiled for; of no effect on other processors.
         cuda_major: 12 or 13 with "cuda", else 0.
         archs: with "cuda", compute capabilities, ten times, ascending: (75, 89).
-        gfx: with "rocm", gfx targets, sorted: ("gfx1100",).
+        gfx: with "rocm", the targets compiled for, sorted: ("gfx1100",).
+        rocm: with "rocm", whose ROCm; else "".
+        runs_as: with "rocm", the target that the runtime takes every card for; "" where it takes each for what it is.
+        cards: with "rocm", the targets of the cards that run it, sorted; others than `gfx` where `runs_as` says so.
         driver: with "cuda", the oldest NVIDIA driver branch that runs it: 580; else 0.
     """
 
@@ -51,18 +50,22 @@ class JobImageSpec:
     cuda_major: int = 0
     archs: tuple[int, ...] = ()
     gfx: tuple[str, ...] = ()
+    rocm: RocmSource | Literal[""] = ""
+    runs_as: str = ""
+    cards: tuple[str, ...] = ()
     driver: int = 0
 
     @property
     def arch_names(self) -> tuple[str, ...]:
         """The GPU architectures as tags name them: "sm-89", "gfx1100"."""
-        return (*(f"sm-{arch}" for arch in self.archs), *self.gfx)
+        return (*(f"sm-{arch}" for arch in self.archs), *self.cards)
 
     @property
     def name(self) -> str:
         """The repository part of its tag: `gpurig-job-cuda13-sm75-sm89`, `gpurig-job-cpu-finetune`."""
-        every = self.archs == CUDA_ARCHS.get(self.cuda_major) or self.gfx == tuple(sorted(GFX_TARGETS))
-        archs = [ALL_ARCHS] if every else [name.replace("-", "") for name in self.arch_names]
+        known = kernels_of(self.rocm) if self.rocm else frozenset()
+        every = self.archs == CUDA_ARCHS.get(self.cuda_major) or (bool(known) and known == set(self.gfx))
+        archs = [ALL_ARCHS] if every else [*(f"sm{arch}" for arch in self.archs), *self.gfx]
         backend = f"{self.backend}{self.cuda_major or ''}"
         ending = [] if self.target == "eval" else [self.target]
         return "-".join(["gpurig-job", backend, *archs, *ending])
@@ -77,6 +80,7 @@ class Wish:
         saas: it shall run on GitLab.com's hosted GPU runners, too.
         archs: GPU architectures instead of the box's own: "sm-89", "89", "8.9", "gfx1100"; "all" for every one.
         cuda_major: instead of the newest that the box's driver and cards take; 0 for that one.
+        rocm: whose ROCm, instead of the first that has kernels for the cards; "" for that one.
         cpu_target: see JobImageSpec.
     """
 
@@ -84,6 +88,7 @@ class Wish:
     saas: bool = False
     archs: tuple[str, ...] = ()
     cuda_major: int = 0
+    rocm: RocmSource | Literal[""] = ""
     cpu_target: CpuTarget = DEFAULT_CPU_TARGET
 
 
@@ -101,7 +106,7 @@ def choose_job_image(backend: Backend, gpus: Sequence[Gpu], wish: Wish | None = 
     Raises:
         InputError: a wish that cannot be.
         PrerequisiteError: no CUDA version runs on these cards with their driver (the message has the driver found and
-            the driver needed), or a card does not tell its architecture.
+            the driver needed), no ROCm has kernels for them, or a card does not tell its architecture.
     """
     wish = wish or Wish()
     if wish.target not in get_args(Target):
@@ -120,6 +125,8 @@ def choose_job_image(backend: Backend, gpus: Sequence[Gpu], wish: Wish | None = 
         raise InputError(f"an image for {backend} has no CUDA version", hint="leave it out, or use --backend cuda")
     if backend == "rocm":
         return _rocm(cards, wish)
+    if wish.rocm:
+        raise InputError(f"an image for {backend} has no ROCm", hint="leave it out, or use --backend rocm")
     if backend != "cpu":
         raise InputError(f"there is no job image for the backend {backend!r}", hint="known: cuda, rocm, cpu")
     if wish.archs:
@@ -218,7 +225,7 @@ def _cuda_arch(text: str) -> int:
 def _rocm(cards: Sequence[Gpu], wish: Wish) -> JobImageSpec:
     wanted = {_gfx_target(text) for text in wish.archs if text != ALL_ARCHS}
     if ALL_ARCHS in wish.archs:
-        wanted |= set(GFX_TARGETS)
+        wanted |= kernels_of(wish.rocm or ROCM_SOURCES[0])
     if not wish.archs:
         for card in cards:
             if not card.arch:
@@ -231,7 +238,16 @@ def _rocm(cards: Sequence[Gpu], wish: Wish) -> JobImageSpec:
         raise PrerequisiteError(
             "no AMD GPU was found to build an image for", hint="say for which cards: --arch gfx1100, or --arch all"
         )
-    return JobImageSpec(backend="rocm", target=wish.target, cpu_target=wish.cpu_target, gfx=tuple(sorted(wanted)))
+    build = rocm_build(wanted, wish.rocm or None)
+    return JobImageSpec(
+        backend="rocm",
+        target=wish.target,
+        cpu_target=wish.cpu_target,
+        gfx=build.targets,
+        rocm=build.source,
+        runs_as=build.runs_as,
+        cards=build.cards,
+    )
 
 
 def _gfx_target(text: str) -> str:

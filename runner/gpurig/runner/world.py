@@ -117,16 +117,21 @@ class BuiltImages:
             no_proxy=settings.no_proxy,
             ca_bundle=settings.build_ca_bundle,
         )
-        base = settings.base_image or settings.from_mirror(DEFAULT_BASE_IMAGE)
         self._engine = engine
         self._job = {
-            one: plan_job_image(choose_job_image(one, host.gpus), base_image=base, transport=transport)
+            one: plan_job_image(
+                choose_job_image(one, host.gpus),
+                base_image=settings.base_image,
+                from_mirror=settings.from_mirror,
+                transport=transport,
+            )
             for one in backends_of(host, settings)
         }
         self._exporter: ImagePlan | None = None
         if settings.metrics_listen != "off":
             from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415
 
+            base = settings.base_image or settings.from_mirror(DEFAULT_BASE_IMAGE)
             self._exporter = plan_exporter_image(base_image=base, transport=transport)
 
     def tags(self) -> ImageTags:

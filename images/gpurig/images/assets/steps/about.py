@@ -25,6 +25,8 @@ GPURIG = Path("/opt/gpurig")
 BASE_PACKAGES = Path("/about/base/status")
 STAGE_PACKAGES = Path("/var/lib/dpkg/status")
 COPIED_PACKAGES = {"tini", "libgomp1"}
+# The packages that ROCm's libraries are from, of the toolkit image's distribution (rocm.py).
+ROCM_PACKAGES = Path("/about/rocm/status")
 # What pip says it installed (packages.sh), and the lock files.
 REPORTS = Path("/opt/build/reports")
 LOCKS = Path("/lock")
@@ -140,6 +142,10 @@ def debian() -> Iterator[Component]:
         yield _debian_component(fields)
     for fields in _dpkg(STAGE_PACKAGES):
         if fields["Package"] in COPIED_PACKAGES - names:
+            names.add(fields["Package"])
+            yield _debian_component(fields)
+    for fields in _dpkg(ROCM_PACKAGES):
+        if fields["Package"] not in names:
             yield _debian_component(fields)
 
 
