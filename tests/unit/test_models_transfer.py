@@ -194,6 +194,19 @@ def test_a_disk_that_refuses_is_a_missing_prerequisite_and_leaves_no_model(
     assert (tmp_path / "m.gguf").read_bytes() == DATA
 
 
+def test_a_file_system_without_locks_and_modes_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int):
+        def call(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr("fcntl.flock", refuse(errno.ENOLCK))
+    monkeypatch.setattr("os.fchmod", refuse(errno.EPERM))
+    fetch(Scripted([Attempt(ends_at=1000)]), tmp_path)
+    assert (tmp_path / "m.gguf").read_bytes() == DATA
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(PrerequisiteError, match="file/models"):

@@ -74,7 +74,9 @@ class PartialFile:
     def publish(self, target: Path) -> None:
         """Give it its final name, durably."""
         try:
-            os.fchmod(self._descriptor, 0o644)
+            # A container's user reads it too; a file system without modes (a stick's) refuses, and lets everybody read.
+            with contextlib.suppress(PermissionError):
+                os.fchmod(self._descriptor, 0o644)
             os.fsync(self._descriptor)
             self.path.replace(target)
             sync_directory(target.parent)
@@ -155,5 +157,8 @@ def _lock(descriptor: int, path: Path) -> bool:
     except OSError as error:
         if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
             return False
+        if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+            # A network folder without locks: two runs at once would spoil each other's bytes, and the hash would tell.
+            return True
         raise write_problem(path, error) from error
     return True

@@ -171,7 +171,7 @@ class _Transfer:
         if missing and free < missing + _MARGIN:
             raise PrerequisiteError(
                 f"{folder} has {size_text(free)} free, and {size_text(missing + _MARGIN)} are needed",
-                hint="free some disk space, or choose another folder with --dir",
+                hint="free some disk space, or choose another folder (--dir; in a job --models-cache)",
             )
 
     def _filled(self) -> str:
