@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make demo              a real eval on the bundled models; no GPU, Docker or GitLab needed"
 	@echo "make test              every test; what this machine lacks is skipped with the reason"
-	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make lint              ruff, mypy, import-linter, hadolint"
 	@echo "make bench NAME=...    a benchmark with its peers (see benchmarks/)"
 	@echo "make models            train the bundled demo models again"
 	@echo "make lock              resolve requirements/*.lock again"
@@ -46,6 +46,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile.* runner/gpurig/runner/assets/Dockerfile.*
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -72,6 +73,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) requirements/job.in -o requirements/job.lock
 	$(UV_COMPILE) requirements/job-build.in -o requirements/job-build.lock
 	$(UV_COMPILE) --no-deps requirements/cuda13.in -o requirements/cuda13.lock
+	$(UV_COMPILE) requirements/finetune.in -o requirements/finetune.lock
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock

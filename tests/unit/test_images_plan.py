@@ -132,7 +132,10 @@ def test_the_job_image_holds_the_job_programs_and_nothing_of_the_host():
 
 
 def test_every_path_that_a_dockerfile_copies_is_in_its_context():
-    for plan in (plan_job_image(CPU), plan_job_image(CUDA), plan_job_image(ROCM), plan_exporter_image()):
+    index = "https://torch.example/whl"
+    specs = [dataclasses.replace(spec, target="finetune") for spec in (CPU, CUDA)]
+    finetune = [plan_job_image(spec, torch_index_url=index) for spec in specs]
+    for plan in (*finetune, plan_job_image(ROCM), plan_exporter_image()):
         with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
             names = set(archive.getnames())
             dockerfile = archive.extractfile(plan.dockerfile).read().decode()
@@ -263,3 +266,36 @@ def test_a_rocm_images_labels_name_its_targets_and_whose_rocm_it_is():
     assert (labels["io.gpurig.archs"], labels["io.gpurig.rocm"]) == ("gfx1030 gfx1100", "amd")
     assert "io.gpurig.runs-as" not in labels
     assert plan_job_image(TOLD).labels["io.gpurig.runs-as"] == "gfx1030"
+
+
+@pytest.mark.parametrize("spec", [CPU, JobImageSpec("cuda", cuda_major=12, archs=(61,)), JobImageSpec("rocm")])
+def test_fine_tuning_needs_to_know_where_pytorch_comes_from(spec):
+    with pytest.raises(InputError, match="PyTorch for CUDA 13 alone"):
+        plan_job_image(dataclasses.replace(spec, target="finetune"))
+
+
+def test_the_package_index_has_pytorch_for_cuda_13():
+    plan = plan_job_image(dataclasses.replace(CUDA, target="finetune"))
+    assert "TORCH_INDEX_URL" not in plan.build_args
+    locked = (REPOSITORY / "requirements/finetune.lock").read_text(encoding="utf-8")
+    assert re.search(r"^nvidia-cudnn-cu13==", locked, re.MULTILINE)
+
+
+@pytest.mark.parametrize("url", ["https://user:hunter2@torch.example/whl", "nonsense", "http://[", "file:///etc"])
+def test_an_index_for_pytorch_that_cannot_be_used_is_refused_without_showing_it(url):
+    with pytest.raises(InputError) as caught:
+        plan_job_image(dataclasses.replace(CPU, target="finetune"), torch_index_url=url)
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+def test_what_only_fine_tuning_needs_does_not_change_the_other_images_name():
+    with tarfile.open(fileobj=io.BytesIO(plan_job_image(CPU).context)) as archive:
+        assert not [name for name in archive.getnames() if "finetune" in name]
+
+
+def test_both_targets_have_the_cublas_of_pytorch():
+    versions = {
+        re.search(r"^nvidia-cublas==(\S+)", (REPOSITORY / "requirements" / name).read_text(), re.MULTILINE)[1]
+        for name in ("cuda13.lock", "finetune.lock")
+    }
+    assert len(versions) == 1

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import urlsplit
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile, asset_file, package_files
@@ -41,6 +42,9 @@ LABEL_MODELS = "io.gpurig.models"
 # The commit of llama.cpp in each version of llama-cpp-python: its source package tells, once it is here.
 _LLAMA_COMMITS = {"0.3.36": "0c1e57098bba43ac29e6e3b677cdceebdd22334f"}
 
+# What the PyTorch on the package index is built for (requirements/finetune.lock).
+_TORCH_CUDA = 13
+
 _LOCK = "requirements/job.lock"
 # What a Dockerfile copies besides gpurig's packages.
 _COPIED = re.compile(r"^COPY (?!--from)(.*) \S+$", re.MULTILINE)
@@ -52,6 +56,7 @@ def plan_job_image(
     *,
     base_image: str = "",
     toolkit_image: str = "",
+    torch_index_url: str = "",
     from_mirror: Callable[[str], str] = str,
     transport: Transport | None = None,
 ) -> ImagePlan:
@@ -61,15 +66,18 @@ def plan_job_image(
         spec: what the hardware asks for (job_spec.choose_job_image).
         base_image: an image that has python3 ≥ 3.11, or apt-get to get it from; "" for the spec's default.
         toolkit_image: an image with the vendor's compiler; "" for the spec's default.
+        torch_index_url: the index with PyTorch's builds for the backend, for the target "finetune"; "" for the package
+            index itself, which has PyTorch for CUDA 13 alone.
         from_mirror: a default image's name where it is to come from another registry.
         transport: how the build reaches the package indexes; directly where None.
 
     Raises:
-        InputError: no image reference, an unusable transport.
+        InputError: no image reference, an unusable transport, no index or a wrong one for PyTorch.
         PrerequisiteError: this installation lacks a file that the image is made of.
     """
+    torch = _torch_args(spec, torch_index_url)
     dockerfile = asset_file("gpurig.images", f"Dockerfile.{spec.backend}")
-    copied = tuple(_copied_assets(dockerfile))
+    copied = tuple(_copied_assets(dockerfile, spec))
     lock = next(file for file in copied if file.path == _LOCK)
     jobs = package_files("gpurig.evaljobs", assets=True)
     version = locked_version(lock, "llama-cpp-python")
@@ -96,7 +104,7 @@ def plan_job_image(
         target=spec.target,
         files=(dockerfile, *copied, *package_files("gpurig.common", assets=True), *jobs),
         folders=(MODELS_FOLDER,),
-        build_args=_build_args(spec, images),
+        build_args={**_build_args(spec, images), **torch},
         labels={name: value for name, value in labels.items() if value},
         transport=transport or Transport(),
     )
@@ -123,10 +131,37 @@ def _build_args(spec: JobImageSpec, images: Mapping[str, str]) -> dict[str, str]
     return arguments
 
 
-def _copied_assets(dockerfile: ContextFile) -> Iterable[ContextFile]:
+def _torch_args(spec: JobImageSpec, index_url: str) -> dict[str, str]:
+    if spec.target != "finetune":
+        return {}
+    if not index_url:
+        if spec.backend == "cuda" and spec.cuda_major >= _TORCH_CUDA:
+            return {}
+        build = f"CUDA {spec.cuda_major}" if spec.backend == "cuda" else spec.backend
+        raise InputError(
+            f"the package index has PyTorch for CUDA {_TORCH_CUDA} alone, not for {build}",
+            hint="name the index with PyTorch's builds for it: --torch-index-url (docs/images.md)",
+        )
+    try:
+        parts = urlsplit(index_url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        secret = bool(parts.username or parts.password)
+    except ValueError:
+        usable = secret = False
+    if not usable or secret:
+        raise InputError(
+            "PyTorch's index is no URL, or one with a password, which everybody who has the image could read",
+            hint="write it like https://host/path; a password goes into a netrc file",
+        )
+    return {"TORCH_INDEX_URL": index_url}
+
+
+def _copied_assets(dockerfile: ContextFile, spec: JobImageSpec) -> Iterable[ContextFile]:
     """The lock files and build steps that a Dockerfile copies: exactly those decide its image's content."""
     copies = " ".join(_COPIED.findall(dockerfile.data.decode()))
     for path, name in sorted({match[0]: match[1] for match in _ASSET.finditer(copies)}.items()):
+        if "finetune" in path and spec.target != "finetune":
+            continue
         yield asset_file("gpurig.images", name or path, path=path)
 
 

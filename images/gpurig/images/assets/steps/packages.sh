@@ -7,7 +7,8 @@ PIP_CONFIG_FILE=/opt/build/pip.conf /opt/build/bin/pip --python /opt/gpurig/bin/
     --only-binary :all: --report /opt/build/reports/packages.json -r "$1"
 rm -rf /opt/gpurig/include
 cd /opt/gpurig/lib/python3*/site-packages
-echo /opt/gpurig/app > gpurig.pth
+# The second is there in the target `finetune` alone; Python passes over a folder that is not.
+printf '%s\n' /opt/gpurig/app /opt/gpurig/finetune > gpurig.pth
 find . -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.a' -o -name '*.h' \) -delete
 # The libraries of the GPU's vendor, where there are any, beside llama.cpp's: there its run path looks.
