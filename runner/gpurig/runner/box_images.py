@@ -123,6 +123,7 @@ class BoxImages:
             spec,
             base_image=self.settings.base_image or self.settings.from_mirror(DEFAULT_BASE_IMAGE),
             toolkit_image=self._options.get("toolkit_image", ""),
+            torch_index_url=self._options.get("torch_index_url", ""),
             transport=self.transport,
         )
 

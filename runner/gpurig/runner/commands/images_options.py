@@ -33,6 +33,7 @@ _WHICH = (
     ),
     click.option("--base-image", help="What it stands on. [python:3.12-slim, pinned]"),
     click.option("--toolkit-image", help="Where the GPU vendor's compiler comes from. [the backend's own]"),
+    click.option("--torch-index-url", help="Where PyTorch for the backend comes from. [packages' own index: CUDA 13]"),
     click.option("--registry-mirror", metavar="HOST[/PATH]", help="Where default images come from. [Docker Hub]"),
 )
 _TRANSPORT = (
