@@ -36,7 +36,7 @@ def standin_runner(engine: docker.DockerClient, base_image: str) -> str:
         for path in sorted(_HERE.iterdir())
         if path.suffix in {".py", ""} and path.is_file()
     }
-    return _build(engine, "gpurig-standin-runner", base_image, files)
+    return image_of(engine, "gpurig-standin-runner", base_image, files)
 
 
 def real_runner(engine: docker.DockerClient, base_image: str, binary: Path) -> str:
@@ -49,10 +49,11 @@ def real_runner(engine: docker.DockerClient, base_image: str, binary: Path) -> s
     files = {"Dockerfile": _REAL.encode(), "gitlab-runner": binary.read_bytes(), "helper-images/.keep": b""}
     if helpers.is_dir():
         files |= {f"helper-images/{path.name}": path.read_bytes() for path in sorted(helpers.iterdir())}
-    return _build(engine, "gpurig-real-runner", base_image, files)
+    return image_of(engine, "gpurig-real-runner", base_image, files)
 
 
-def _build(engine: docker.DockerClient, name: str, base_image: str, files: Mapping[str, bytes]) -> str:
+def image_of(engine: docker.DockerClient, name: str, base_image: str, files: Mapping[str, bytes]) -> str:
+    """Build an image from a Dockerfile and what it copies, where the engine lacks it; its name, by its content."""
     from docker.errors import ImageNotFound
 
     digest = hashlib.sha256(str(engine.images.get(base_image).id).encode())

@@ -296,17 +296,21 @@ class DockerEngine:
 
     def follow(self, spec: ContainerSpec, image_id: str, *, on_output: OnOutput) -> int:
         """The same without a limit of time, its output handed over as it comes; its exit code."""
+        from docker.utils.socket import STDERR, frames_iter  # noqa: PLC0415 - heavy
+
         container_id = self.create(spec, image_id)
         try:
             with translated(f"following the container {spec.name}"):
                 # Attached before it starts, so that nothing it says is missed.
-                pieces = self.client.api.attach(container_id, stdout=True, stderr=True, stream=True, demux=True)
-                self.client.api.start(container_id)
-                for out, error in pieces:
-                    if out:
-                        on_output(out, error=False)
-                    if error:
-                        on_output(error, error=True)
+                wanted = {"stdout": 1, "stderr": 1, "stream": 1}
+                stream = self.client.api.attach_socket(container_id, params=wanted)
+                try:
+                    self.client.api.start(container_id)
+                    for source, piece in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]  # docker's
+                        on_output(piece, error=source == STDERR)
+                finally:
+                    # The socket is the answer's, and docker-py leaves it open.
+                    stream._response.close()  # noqa: SLF001
                 return int(self.client.api.wait(container_id).get("StatusCode", -1))
         finally:
             self.remove(container_id)
