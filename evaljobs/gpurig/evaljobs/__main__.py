@@ -23,6 +23,7 @@ COMMANDS = {
         f"{_HERE}.quantize:divergence",
         "Compare the predictions of models with a reference's, as llama-perplexity --kl-divergence does.",
     ),
+    "memory": LazyCommand(f"{_HERE}.memory:memory", "Show what llama.cpp would allocate for a model."),
     "selfcheck": LazyCommand(f"{_HERE}.selfcheck:selfcheck", "Prove that this image can run jobs on its backend."),
 }
 
