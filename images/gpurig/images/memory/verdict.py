@@ -32,13 +32,12 @@ class Verdict:
 
     Attributes:
         card: the card.
-        forecast: with all layers on the GPU.
-        answer: "fits"; "partly": some layers; "not": not even one.
+        forecast: with all layers on the GPU, or as many as were asked for.
+        answer: "fits"; "partly": some of those layers; "not": not even one.
         gpu_layers: layers that fit, the output layer counting as one.
         best_forecast: with those layers; None where none fits.
         largest_context: tokens, with all layers on the GPU; 0 where not even the smallest fits.
         quantization: the best one of the ladder that fits as it is asked for; None where none does.
-        tag: what a job should ask for so that all layers fit; None where no card that is sold would do.
     """
 
     card: Card
@@ -48,7 +47,6 @@ class Verdict:
     best_forecast: Forecast | None
     largest_context: int
     quantization: Quantized | None
-    tag: str | None
 
 
 def judge(model: Model, settings: LoadSettings, card: Card) -> Verdict:
@@ -59,17 +57,24 @@ def judge(model: Model, settings: LoadSettings, card: Card) -> Verdict:
     """
     whole = forecast(model, settings)
     layers = _layers_that_fit(model, settings, card, whole)
-    needed = smallest_class(whole.gpu_bytes)
     return Verdict(
         card=card,
         forecast=whole,
-        answer="fits" if layers == whole.layers else "partly" if layers else "not",
+        answer="fits" if layers == whole.gpu_layers else "partly" if layers else "not",
         gpu_layers=layers,
         best_forecast=forecast(model, settings.with_layers(layers)) if layers else None,
         largest_context=_largest_context(model, settings, card),
         quantization=_best_quantization(model, settings, card),
-        tag=f"vram-{needed}gb" if needed else None,
     )
+
+
+def tags_for_job(needed: Forecast) -> tuple[str, ...]:
+    """The tags with which a job gets cards that have room for all of it; none where no card that is sold would do."""
+    size = smallest_class(needed.gpu_bytes)
+    if size is None:
+        return ()
+    count = needed.settings.gpus
+    return (f"vram-{size}gb", f"gpus-{count}") if count > 1 else (f"vram-{size}gb",)
 
 
 def _layers_that_fit(model: Model, settings: LoadSettings, card: Card, whole: Forecast) -> int:
