@@ -43,7 +43,8 @@ class Shape:
 
 def type_in(quantization: str, name: str, shape: Dimensions, layers: int) -> str:
     """The type of a tensor in a file of that quantization, as llama-quantize would choose it, roughly."""
-    if len(shape) == 1 or name.endswith((".bias", "ffn_gate_inp.weight")) or "norm" in name or ".ssm_" in name[:12]:
+    small = "norm" in name or name.endswith((".bias", "ffn_gate_inp.weight", ".ssm_a", ".ssm_d", "conv1d.weight"))
+    if len(shape) == 1 or small or "shortconv.conv." in name:
         return "F32"
     if quantization == "MXFP4":
         return "MXFP4" if "_exps." in name else "Q8_0"

@@ -183,8 +183,8 @@ _MOST_REDIRECTS = 5
 
 
 @contextlib.contextmanager
-def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[requests.Response]:
-    """GET a file below /api/v4 from byte `start` on; the answer's body is read as it comes.
+def streamed(client: gitlab.Gitlab, path: str, *, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    """GET a file below /api/v4; the answer's body is read as it comes.
 
     A package's file may lie in an object storage on another host: the redirection is followed here, without the token,
     because requests would send a PRIVATE-TOKEN or JOB-TOKEN header along.
@@ -192,7 +192,7 @@ def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[reques
     Args:
         client: from `connect`.
         path: below /api/v4, its segments encoded.
-        start: the first byte wanted; a server may send all of the file nevertheless.
+        headers: more of them: a `Range`, which a server need not heed.
 
     Raises:
         gitlab.GitlabError, requests.RequestException: for `translated`; 416 is an answer.
@@ -201,9 +201,7 @@ def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[reques
     import requests  # noqa: PLC0415
 
     url = f"{client.api_url}{path}"
-    headers: dict[str, str] = {"Accept-Encoding": "identity", "User-Agent": "gpurig"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    sent = {"Accept-Encoding": "identity", "User-Agent": "gpurig", **headers}
     tokens = {"PRIVATE-TOKEN": client.private_token, "JOB-TOKEN": client.job_token}
     secret = {name: token for name, token in tokens.items() if token}
     home = urllib.parse.urlsplit(url)[:2]
@@ -211,7 +209,7 @@ def streamed(client: gitlab.Gitlab, path: str, *, start: int) -> Iterator[reques
         own = urllib.parse.urlsplit(url)[:2] == home
         response = client.session.get(
             url,
-            headers=headers | (secret if own else {}),
+            headers=sent | (secret if own else {}),
             stream=True,
             timeout=client.timeout,
             verify=client.ssl_verify,

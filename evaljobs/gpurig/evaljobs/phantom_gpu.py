@@ -92,6 +92,7 @@ _InitBackend = ctypes.CFUNCTYPE(_Void, _Void, ctypes.c_char_p)
 _SupportsOp = ctypes.CFUNCTYPE(ctypes.c_bool, _Void, _TensorPointer)
 _SupportsBuffer = ctypes.CFUNCTYPE(ctypes.c_bool, _Void, _Void)
 _DeviceAt = ctypes.CFUNCTYPE(_Void, _Void, _Size)
+_FreeEvent = ctypes.CFUNCTYPE(None, _Void, _Void)
 _Compute = ctypes.CFUNCTYPE(ctypes.c_int, _Void, _Void)
 
 
@@ -148,10 +149,16 @@ class _Device(ctypes.Structure):
         ("supports_op", _SupportsOp),
         ("supports_buft", _SupportsBuffer),
         ("offload_op", _SupportsOp),
-        *((name, _Void) for name in ("event_new", "event_free", "event_synchronize")),
+        ("event_new", _Handle),
+        ("event_free", _FreeEvent),
+        ("event_synchronize", _FreeEvent),
         ("reg", _Void),
         ("context", _Void),
     ]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [("device", _Void), ("context", _Void)]
 
 
 class _Registry(ctypes.Structure):
@@ -221,6 +228,9 @@ class PhantomGpus:
             supports_op=_SupportsOp(lambda _, tensor: _supported(tensor.contents)),
             supports_buft=_SupportsBuffer(lambda _, other: other == ctypes.addressof(kind)),
             offload_op=_SupportsOp(lambda _, tensor: _batch(tensor.contents) >= _OFFLOAD_FROM_TOKENS),
+            event_new=_Handle(self._event),
+            event_free=_FreeEvent(lambda *_: None),
+            event_synchronize=_FreeEvent(lambda *_: None),
             reg=ctypes.addressof(self._registry),
         )
 
@@ -230,8 +240,8 @@ class PhantomGpus:
         label = f"GPU{index}".encode()
 
         def properties(_: Any, answer: Any) -> None:
-            # Events would need functions of their own; they are asked for with several cards only.
-            found = _Capabilities(asynchronous=False, host_buffer=False, mmap_support=True)
+            # With these llama.cpp lets several cards work on several batches at a time, as with CUDA.
+            found = _Capabilities(asynchronous=True, host_buffer=True, events=True, mmap_support=True)
             answer[0] = _Properties(label, label, memory_bytes, memory_bytes, 1, None, found)
 
         device.get_memory, device.get_props = _Memory(memory), _GetProperties(properties)
@@ -239,6 +249,11 @@ class PhantomGpus:
         backend.guid = ctypes.addressof(guid)
         self._kept += [kind, backend, guid]
         return device
+
+    def _event(self, device: int) -> int:
+        event = _Event(device=device)
+        self._kept.append(event)
+        return ctypes.addressof(event)
 
     def _named(self, name: str) -> Any:
         text = ctypes.create_string_buffer(name.encode())

@@ -17,6 +17,7 @@ from gpurig.images.memory.settings import LoadSettings
 from gpurig.images.memory.verdict import Verdict, judge, tags_for_job
 from gpurig.provisioning.detect import detect
 from gpurig.provisioning.facts import HostFacts
+from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.vram import vram_class_gb
 from gpurig.runner.fit_sources import Found, find_header
 
@@ -36,7 +37,8 @@ class Wish:
         settings: how the model would be loaded.
         own_context: the context is gpurig's choice.
         exact: llama.cpp is asked: yes, no, or where it can be.
-        root, instance: whose models a name may mean.
+        paths: where the box's models are, which a name may mean.
+        catalogues: more models by name.
     """
 
     model: str
@@ -44,8 +46,8 @@ class Wish:
     settings: LoadSettings
     own_context: bool
     exact: bool | None
-    root: Path
-    instance: str
+    paths: Paths
+    catalogues: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def fit_model(wish: Wish) -> Fit:
             is not here. RemoteError: the model's source does not answer.
     """
     card = parse_card(wish.vram) if wish.vram is not None else None
-    found = find_header(wish.model, root=wish.root, instance=wish.instance)
+    found = find_header(wish.model, paths=wish.paths, environ=os.environ, catalogues=wish.catalogues)
     model = model_of(found.gguf)
     settings = wish.settings
     if wish.own_context:
@@ -99,7 +101,7 @@ def fit_model(wish: Wish) -> Fit:
         notes.append(
             f"the architecture {model.gguf.architecture} was not held against llama.cpp: allow some hundred MiB more"
         )
-    if model.sizes.context and settings.cells > model.sizes.context:
+    if model.sizes.context and settings.context > model.sizes.context * settings.streams:
         notes.append(f"the model was trained for {model.sizes.context} tokens a sequence")
     exact = None
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurig.common.gitlab_api import TIMEOUT_S, connect, streamed, translated
 from gpurig.common.models.reference import PackageReference
-from gpurig.common.models.remote import CHUNK, Body, RemoteFacts, answered_span, refuse_page
+from gpurig.common.models.remote import CHUNK, Body, RemoteFacts, answered_span, range_header, refuse_page
 
 if TYPE_CHECKING:
     import gitlab
@@ -87,7 +87,13 @@ class PackageFile:
         )
 
     @contextlib.contextmanager
-    def open(self, start: int, facts: RemoteFacts) -> Iterator[Body]:  # noqa: ARG002 - a version's file stays the same
+    def open(
+        self,
+        start: int,
+        facts: RemoteFacts,  # noqa: ARG002 - a version's file stays the same
+        *,
+        stop: int | None = None,
+    ) -> Iterator[Body]:
         """Its bytes from `start` on."""
         where = self.reference
         parts = ("projects", where.project, "packages", "generic", where.package, where.version, where.file)
@@ -95,7 +101,7 @@ class PackageFile:
         doing = f"fetching {self.label}"
         with (
             translated(doing, self.access.url, hints=_HINTS),
-            streamed(self._client(), path, start=start) as response,
+            streamed(self._client(), path, headers=range_header(start, stop)) as response,
         ):
             refuse_page(self.label, response.headers)
             begins, total = answered_span(response.status_code, response.headers, start)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurig.common.errors import InputError, PrerequisiteError, RemoteError, TransientError
 from gpurig.common.models.reference import COMMIT, HubReference
-from gpurig.common.models.remote import Body, RemoteFacts, answered_span, refuse_page
+from gpurig.common.models.remote import Body, RemoteFacts, answered_span, range_header, refuse_page
 from gpurig.common.retrying import retry_after_s
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class HubFile:
         )
 
     @contextlib.contextmanager
-    def open(self, start: int, facts: RemoteFacts) -> Iterator[Body]:
+    def open(self, start: int, facts: RemoteFacts, *, stop: int | None = None) -> Iterator[Body]:
         """Its bytes from `start` on, of the commit that `facts` names: a branch may move meanwhile.
 
         The address in the storage is signed for a short time, so it is asked for each time.
@@ -86,8 +86,7 @@ class HubFile:
         url = self._url(facts.revision or self.reference.revision)
         headers: dict[str, str] = utils.build_hf_headers(library_name="gpurig")
         headers["Accept-Encoding"] = "identity"
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        headers |= range_header(start, stop)
         with (
             _translated(self.label),
             # The HTTP client drops the token where a redirection leads to another host.

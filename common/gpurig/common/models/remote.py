@@ -61,8 +61,18 @@ class RemoteFile(Protocol):
     def look(self) -> RemoteFacts:
         """What the source says of it."""
 
-    def open(self, start: int, facts: RemoteFacts) -> AbstractContextManager[Body]:
-        """The bytes from `start` on, of the content that `facts` describes."""
+    def open(self, start: int, facts: RemoteFacts, *, stop: int | None = None) -> AbstractContextManager[Body]:
+        """The bytes from `start` on, of the content that `facts` describes.
+
+        Before byte `stop`, where it is given and the source can: it may send more, up to the end of the file.
+        """
+
+
+def range_header(start: int, stop: int | None) -> dict[str, str]:
+    """The request header for the bytes from `start` on, before `stop` (RFC 9110, 14.2); none for the whole file."""
+    if not start and stop is None:
+        return {}
+    return {"Range": f"bytes={start}-" + (str(stop - 1) if stop is not None else "")}
 
 
 def answered_span(status: int, headers: Mapping[str, str], asked: int) -> tuple[int, int | None]:
@@ -125,7 +135,13 @@ class LocalFile:
         return RemoteFacts(size_bytes=seen.st_size, etag=f"{seen.st_size}-{seen.st_mtime_ns}")
 
     @contextlib.contextmanager
-    def open(self, start: int, facts: RemoteFacts) -> Iterator[Body]:  # noqa: ARG002 - RemoteFile's signature
+    def open(
+        self,
+        start: int,
+        facts: RemoteFacts,  # noqa: ARG002 - RemoteFile's signature
+        *,
+        stop: int | None = None,  # noqa: ARG002 - likewise: a file is read as far as anybody wants
+    ) -> Iterator[Body]:
         """Its bytes from `start` on."""
         try:
             with self.path.open("rb") as stream:

@@ -25,7 +25,7 @@ _OTHER_HEADS = {192: 128, 320: 256, 576: 512}
 _NO_FLASH = frozenset({"grok"})
 # Inputs of a few bytes a token, and what alignment loses.
 _SMALL = 2**20
-_HYBRID_HOLES = 188 * 2**20
+_HOLE = 96 * 2**20
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class ComputeBuffers:
     """Bytes of temporary tensors.
 
     Attributes:
-        gpu: on each GPU that has layers.
+        gpu: on the GPU with the output layer.
+        others: on each other GPU that has layers.
         host: on the CPU.
     """
 
     gpu: int
+    others: int
     host: int
 
 
@@ -70,19 +72,25 @@ def compute_buffers(
     """
     graph = _Graph(model, settings, flash=flash)
     if not placement.gpus:
-        return ComputeBuffers(0, graph.peak(copied=False) + graph.residual + _SMALL)
-    gpu = graph.peak(copied=True)
+        return ComputeBuffers(0, 0, graph.peak(copied=False) + graph.residual + _SMALL)
+    layers = max(graph.attention(copied=True), graph.others()) + _SMALL
+    gpu = max(layers, graph.end(copied=True) + _SMALL)
     if settings.tokens >= _BORROWS_FROM and placement.host_layers:
-        gpu = max(gpu + 2 * graph.residual, graph.with_borrowed(borrowed))
+        gpu = max(gpu + 2 * graph.residual, graph.with_borrowed(borrowed) + _SMALL)
+        layers = max(layers, graph.with_borrowed(borrowed) + _SMALL)
     if placement.output == HOST:
-        gpu = max(gpu, graph.end(copied=True) + borrowed.output)
-    if placement.gpus > 1 and settings.gpu_layers < 0:
-        # Several GPUs work on several batches at a time, each with its inputs (llama-context.cpp, pipeline).
-        gpu += 3 * graph.inputs
+        gpu = max(gpu, graph.end(copied=True) + borrowed.output + _SMALL)
     host = graph.inputs + graph.residual + _SMALL
+    if placement.gpus > 1 and settings.gpu_layers < 0:
+        # Several GPUs work on several batches at a time, each with its inputs, and with what comes from the one before.
+        more = 3 * graph.masks + 12 * graph.residual
+        received = 4 * (graph.residual + graph.channels)
+        gpu += more + received
+        layers += more + (received if placement.gpus > 2 else 0)
+        host = 4 * graph.masks + 5 * graph.residual + _SMALL
     if placement.host_layers:
         host += graph.host_rest()
-    return ComputeBuffers(gpu + _SMALL, host)
+    return ComputeBuffers(gpu, layers, host)
 
 
 class _Graph:
@@ -94,8 +102,9 @@ class _Graph:
         self.residual = self._f32(model.width)
         self.logits = self._f32(model.vocabulary)
         self._mask = 0
-        self._masks_bytes = self._masks()
-        self.inputs = self._masks_bytes + self.residual
+        self.masks = self._masks()
+        self.inputs = self.masks + self.residual
+        self.channels = self._f32(model.channels) if model.state else 0
 
     def _f32(self, width: int) -> int:
         return width * self._tokens * _F32
@@ -122,13 +131,11 @@ class _Graph:
 
     def attention(self, *, copied: bool) -> int:
         """The most that is alive in a layer's attention."""
-        return self._masks_bytes + max(
-            (self._attention(layer, copied=copied) for layer in self._model.cached), default=0
-        )
+        return self.masks + max((self._attention(layer, copied=copied) for layer in self._model.cached), default=0)
 
     def others(self) -> int:
         """The most that is alive in a layer's feed-forward block, or its recurrence."""
-        return self._masks_bytes + max(self._feed_forward(), self._recurrence())
+        return self.masks + max(self._feed_forward(), self._recurrence())
 
     def with_borrowed(self, borrowed: Borrowed) -> int:
         """The most that is alive in a layer whose matrices, keys and values come from the CPU.
@@ -140,31 +147,32 @@ class _Graph:
         used = max(1, self._model.experts_used)
         inner = self._f32(max(self._model.inner, self._model.expert_inner * used, self._model.channels))
         down = inner + used * self.residual + borrowed.down
-        block = self._masks_bytes + 5 * self.residual + max(2 * inner + borrowed.other, down) + 2 * borrowed.attention
+        wide = 2 * inner + borrowed.other * (2 if self._model.channels else 1)
+        block = self.masks + 7 * self.residual + max(wide, down) + 2 * borrowed.attention
         return max(attention, block + (3 * layer // 2 if self._model.experts_used else 0))
 
     def end(self, *, copied: bool) -> int:
         """What is alive when the logits are made, and the holes below them.
 
         A hole is what a tensor of the last layer left that is too small for the logits, while something that is still
-        needed lies above it. Measured: up to three residuals; with a shared expert the answers of the others; with
-        a quantized cache the masks, and with experts its copy; beside a recurrence up to a whole feed-forward block,
-        and never more than 188 MiB; on the CPU the mask.
+        needed lies above it. Measured: three residuals and the mask; with a shared expert the answers of the others;
+        with a quantized cache all masks, and with experts its copy; beside a recurrence up to 96 MiB of a feed-forward
+        block.
         """
         sizes = self._model
-        holes = 4 * self.residual
+        copy = max((self._copy(layer) for layer in sizes.cached), default=0) if copied and self._flash else 0
+        masks = self.masks if copy else self._mask
+        mask = masks if masks < self.logits else 0
+        holes = 5 * self.residual + mask
         if sizes.latent:
             holes += self._f32(sizes.width * sizes.experts_used)
-        copy = max((self._copy(layer) for layer in sizes.cached), default=0) if copied and self._flash else 0
-        mask = self._mask if self._mask < self.logits else 0
-        if copy:
-            holes += min(self._masks_bytes, self.logits)
-            holes += copy if sizes.experts_used and copy < self.logits else 0
+        if sizes.experts_used and copy < self.logits:
+            holes += copy
         if not copied:
-            holes += mask + 2 * self.residual
-        if sizes.state:
-            block = min(3 * self._f32(sizes.inner) + 2 * self.residual, _HYBRID_HOLES)
-            holes = max(holes, block + (min(self._masks_bytes, self.logits) if copy else 0))
+            holes += 2 * self.residual
+        if sizes.state and not sizes.gated:
+            block = min(3 * self._f32(sizes.inner), _HOLE) - 2 * self.residual
+            holes += max(0, block - (0 if copy else mask))
         return self.logits + holes
 
     def _copy(self, layer: Layer) -> int:
@@ -197,7 +205,7 @@ class _Graph:
         if not self._model.channels:
             return 0
         state = (self._model.state + self._model.convolution) * self._settings.parallel * _F32
-        return 3 * self.residual + 3 * self._f32(self._model.channels) + 2 * state
+        return 3 * self.residual + 5 * self._f32(self._model.channels) + 2 * state
 
     def host_rest(self) -> int:
         """What the CPU keeps of layers whose matrices a GPU borrows."""

@@ -110,10 +110,14 @@ def forecast(model: Model, settings: LoadSettings) -> Forecast:
     output = sizes.vocabulary * settings.parallel * _F32
     # A card without layers of its own still computes, with borrowed matrices.
     used = set(placement.devices) if settings.gpus > 1 else {0}
+    last = placement.output if placement.output != HOST else 0
     return Forecast(
         settings=settings,
         gpus=tuple(
-            Memory(weights[gpu], cache[gpu], compute.gpu) if gpu in used else Memory() for gpu in range(settings.gpus)
+            Memory(weights[gpu], cache[gpu], compute.gpu if gpu == last else compute.others)
+            if gpu in used
+            else Memory()
+            for gpu in range(settings.gpus)
         ),
         host=Memory(weights[HOST], cache[HOST], compute.host, output),
         flash_attention=flash,

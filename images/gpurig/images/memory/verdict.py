@@ -87,18 +87,17 @@ def _layers_that_fit(model: Model, settings: LoadSettings, card: Card, whole: Fo
 
 
 def _largest_context(model: Model, settings: LoadSettings, card: Card) -> int:
-    trained = model.sizes.context or _UNKNOWN_CONTEXT
-    low, high = 0, max(1, trained * settings.parallel // CONTEXT_STEP)
-    if not model.sizes.cached and not model.sizes.recurrent:
-        high = max(1, trained // CONTEXT_STEP)
+    """Tokens of all sequences: in steps of a cache's cells, and no more than the model was trained for."""
+    trained = (model.sizes.context or _UNKNOWN_CONTEXT) * (1 if settings.unified else settings.parallel)
+    low, high = 0, -(-trained // CONTEXT_STEP)
     while low < high:
         middle = (low + high + 1) // 2
-        tried = replace(settings, context=middle * CONTEXT_STEP, gpu_layers=-1)
+        tried = replace(settings, context=min(middle * CONTEXT_STEP, trained), gpu_layers=-1)
         if forecast(model, tried).gpu_bytes <= card.usable_bytes:
             low = middle
         else:
             high = middle - 1
-    return low * CONTEXT_STEP
+    return min(low * CONTEXT_STEP, trained)
 
 
 def _best_quantization(model: Model, settings: LoadSettings, card: Card) -> Quantized | None:

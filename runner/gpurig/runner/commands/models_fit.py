@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from gpurig.images.memory.settings import KV_TYPES, FlashAttention
+from gpurig.provisioning.paths import Paths
 from gpurig.runner.commands.instance import instance_options
+from gpurig.runner.commands.models_options import catalogue_option
 
 
 @click.command(epilog="Example: gpurig models fit qwen3-4b-q4_k_m --vram 8GB --context 16384 --kv q8_0")
@@ -30,6 +32,7 @@ from gpurig.runner.commands.instance import instance_options
     default=None,
     help="Ask llama.cpp itself too; where left out, if it is installed and the file is here.",
 )
+@catalogue_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/models.md).")
 @instance_options
 def fit(
@@ -46,6 +49,7 @@ def fit(
     window_cache: bool,
     gpu_layers: int | None,
     exact: bool | None,
+    catalogues: tuple[Path, ...],
     as_json: bool,
     name: str,
     root: Path,
@@ -71,5 +75,15 @@ def fit(
         gpu_layers=-1 if gpu_layers is None else gpu_layers,
         gpus=gpus,
     )
-    found = fit_model(Wish(model, vram, settings, own_context=context is None, exact=exact, root=root, instance=name))
+    found = fit_model(
+        Wish(
+            model,
+            vram,
+            settings,
+            own_context=context is None,
+            exact=exact,
+            paths=Paths(root, name),
+            catalogues=catalogues,
+        )
+    )
     click.echo(json.dumps(view.as_document(found), indent=2) if as_json else view.as_text(found))

@@ -16,7 +16,7 @@ from gpurig.runner.fit import Fit
 
 # Raised when a key of --json changes its meaning or goes; new keys leave it as it is.
 SCHEMA = 1
-_GIB = 2**30
+_GIB, _MIB = 2**30, 2**20
 _WIDTH = 80
 
 
@@ -92,19 +92,16 @@ def _table(fit: Fit) -> str:
     several = len(fit.forecast.gpus) > 1
     gpu = max(fit.forecast.gpus, key=lambda memory: memory.total)
     host, exact = fit.forecast.host, fit.exact
-    header = ["GiB", "fullest GPU" if several else "GPU", "CPU"]
-    if exact:
-        header += ["GPU exactly", "CPU exactly"]
-    rows = []
-    for label, field in (("weights", "weights"), ("KV cache, states", "cache"), ("compute", "compute")):
-        row = [label, _gib(getattr(gpu, field)), _gib(getattr(host, field))]
-        if exact:
-            row += [_gib(getattr(exact.gpu, field)), _gib(getattr(exact.host, field))]
-        rows.append(row)
-    total = ["together", _gib(gpu.total), _gib(host.total - host.output)]
-    if exact:
-        total += [_gib(exact.gpu.total), _gib(exact.host.total)]
-    return table(header, [*rows, total], width=_WIDTH)
+    unit, name = (_GIB, "GiB") if gpu.total >= _GIB else (_MIB, "MiB")
+    header = [name, "fullest GPU" if several else "GPU", "CPU"]
+    header += ["GPU exactly", "CPU exactly"] if exact else []
+    columns = [gpu, host, *([exact.gpu, exact.host] if exact else [])]
+    rows = [
+        [label, *(f"{getattr(memory, field) / unit:.2f}" for memory in columns)]
+        for label, field in (("weights", "weights"), ("KV cache, states", "cache"), ("compute", "compute"))
+    ]
+    together = ["together", *(f"{(memory.total - memory.output) / unit:.2f}" for memory in columns)]
+    return table(header, [*rows, together], width=_WIDTH)
 
 
 def _settings(forecast: Forecast) -> str:
@@ -152,4 +149,4 @@ def _gib(size: int) -> str:
 
 
 def _size(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / 2**20:.0f} MiB"
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
