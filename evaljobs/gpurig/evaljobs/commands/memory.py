@@ -35,9 +35,10 @@ _MIB = 2**20
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/models.md).")
 def memory(*, model: Path, card_mib: tuple[int, ...], window_cache: bool, as_json: bool, **wishes: Any) -> None:
-    """Show what llama.cpp would allocate for MODEL, without loading its weights.
+    """Show what llama.cpp would allocate for a model.
 
-    llama.cpp itself places every tensor and plans the graph; nothing is computed and nothing large is allocated.
+    llama.cpp itself places every tensor of MODEL and plans the graph; its weights are not read, and nothing large is
+    allocated.
     """
     from gpurig.common.errors import InputError  # noqa: PLC0415 - with the rest
     from gpurig.evaljobs.memory import CACHE_TYPES, MemoryRequest, measure  # noqa: PLC0415 - not needed for --help
