@@ -12,7 +12,7 @@ COMMANDS = {
     ),
     "quantize": LazyCommand(f"{_HERE}.models_quantize:quantize", "Quantize a model, and say what that costs."),
     "list": LazyCommand(f"{_HERE}.models_list:list_models", "Show the models that are here, and what a pull brings."),
-    "fit": LazyCommand(f"{_HERE}.models_fit:fit", "Tell whether a model fits on a GPU, before it is fetched or loaded."),
+    "fit": LazyCommand(f"{_HERE}.models_fit:fit", "Tell whether a model fits on a GPU, before it is fetched."),
 }
 
 models = LazyGroup(

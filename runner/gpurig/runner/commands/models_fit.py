@@ -54,7 +54,7 @@ def fit(
     name: str,
     root: Path,
 ) -> None:
-    """Tell whether a model fits on a GPU, before it is fetched or loaded.
+    """Tell whether a model fits on a GPU, before it is fetched.
 
     MODEL is a path, a model of this box, a name of the catalogue, hf:REPO/FILE.gguf, or an address. Only the header of
     a remote file is read. The answer names the largest context and the best quantization that fit, and the tag that a
