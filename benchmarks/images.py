@@ -42,6 +42,7 @@ from gpurig.images.job_spec import Wish, choose_job_image
 from gpurig.images.plan import LABEL_BACKEND, ImagePlan, Transport
 from gpurig.provisioning.facts import Backend
 from measuring import machine, seconds, versions, write
+from standins.forecast_matrix import forecast_figures, measure_all
 from standins.images import with_change
 
 ROUNDS = 3
@@ -78,6 +79,12 @@ def main() -> None:
             [f"rebuild after a code change, {name}", _s(figures, f"rebuild_after_code_change_{name}_s"), "≤ 15 s"],
             ["  cold build", _s(figures, f"cpu_build_{name}_s"), ""],
         ]
+    figures |= forecast_figures(measure_all())
+    rows += [
+        [f"forecast, {figures['forecast_models']} models: largest error", f"{figures['forecast_max_error_mb']} MB", ""],
+        ["  of them outside of 3 % or 150 MiB", str(figures["forecast_outside"]), "0"],
+        ["  worst one under what llama.cpp allocates", f"{figures['forecast_worst_under_mb']} MB", "0"],
+    ]
     if os.environ.get("GPU_IMAGES") == "1":
         figures |= gpu(engine, builders[0], base, "cuda", CUDA_ARCH) | gpu(
             engine, builders[0], base, "rocm", GFX_TARGET

@@ -101,6 +101,24 @@ def nvidia_box(
     spec.unlink(missing_ok=True)
 
 
+def test_an_image_that_is_there_is_not_built_again_and_is_listed_as_current(base_image, job_image, tmp_path):
+    state = tmp_path / "etc/gpurig/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"version": 1, "settings": {"base_image": base_image, "cpu": True}}))
+    command = [sys.executable, "-m", "gpurig.runner", "images"]
+    done = run([*command, "build", "--root", str(tmp_path), "--json"], timeout_s=120)
+    assert done.code == 0, done.stderr
+    (built,) = json.loads(done.stdout)["images"]
+    assert (built["tag"], built["built"], built["builder"], built["log"]) == (job_image, False, "", "")
+    done = run([*command, "list", "--root", str(tmp_path), "--json"], timeout_s=120)
+    listed = {one["tag"]: one for one in json.loads(done.stdout)["images"]}
+    assert (listed[job_image]["standing"], listed[job_image]["backend"]) == ("current", "cpu")
+    assert listed[job_image]["size_bytes"] == built["size_bytes"]
+    shown = run([*command, "list", "--root", str(tmp_path)], timeout_s=120).stdout
+    assert f"    {job_image}\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_the_cpu_image_runs_as_a_job_and_shows_its_devices(job_image, tmp_path):
     done = smoke(job_image, "--json", root=tmp_path)
     assert done.code == 0, done.stderr

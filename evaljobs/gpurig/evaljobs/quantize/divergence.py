@@ -76,16 +76,15 @@ def read_reference(
     with ThreadPoolExecutor(threads) as pool:
         for number in range(len(chunks.tokens)):
             logits = reader.read(chunks, number)
-            said = _predictions(logits, _following(chunks, number), pool)
-            if said is None:
+            parts.append(_predictions(logits, _following(chunks, number), pool))
+            if parts[-1] is None:
                 raise InputError(
                     "the reference model predicts nothing: its logits are not finite",
                     hint="it is damaged, or needs a wider type than it is stored in (F32 or BF16 instead of F16)",
                 )
-            parts.append(said)
             file.append(logits)
             advance()
-    return Reference(chunks, reader.vocabulary_size, _joined(parts), file)
+    return Reference(chunks, reader.vocabulary_size, _joined([one for one in parts if one is not None]), file)
 
 
 def compare(
