@@ -9,6 +9,8 @@ With GPU_IMAGES=1 also the images for one CUDA architecture and one gfx target, 
 and more on few cores. Build times are those of this run: of an image whose compiled layers the engine had already there
 is none.
 
+The forecasts of `gpurig models fit` are held against llama.cpp's own plan (tests/standins/forecast_matrix.py).
+
 The peer of a rebuild is the same build by the other builder.
 """
 
@@ -46,7 +48,7 @@ from standins.forecast_matrix import forecast_figures, measure_all
 from standins.images import with_change
 
 ROUNDS = 3
-PACKAGES = ("docker",)
+PACKAGES = ("docker", "llama-cpp-python")
 BASE = "gpurig-bench-base:bookworm"
 CUDA_ARCH, GFX_TARGET = "sm-89", "gfx1100"
 _CODE = "evaljobs/gpurig/evaljobs/__init__.py"
@@ -96,6 +98,14 @@ def main() -> None:
             ["  cold build", _s(figures, "rocm_build_s"), ""],
         ]
     engine.close()
+    told = forecast_figures(measure_all())
+    figures |= told
+    rows += [
+        ["forecasts of memory: models", str(told["forecast_models"]), "≥ 12"],
+        ["  outside of 3 % and 150 MiB", f"{told['forecast_outside']} of {told['forecast_rows']}", "0"],
+        ["  largest error", f"{told['forecast_max_error_pct']:.1f} %", ""],
+        ["  worst one under", f"{told['forecast_worst_under_mb']:.0f} MB", "0"],
+    ]
     figures |= {"rounds": ROUNDS, "machine": machine(), "versions": versions(PACKAGES)}
     print(table(["images", "measured", "wanted"], rows))
     write("images", figures)

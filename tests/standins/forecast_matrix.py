@@ -61,8 +61,6 @@ _CPU = (
     LoadSettings(context=32768, gpus=0, flash_attention="off"),
 )
 _OTHER_TYPES = {"qwen3-4b": ("Q8_0", "F16", "Q6_K"), "qwen2.5-0.5b": ("Q8_0",), "llama-3.1-8b": ("Q5_K_M",)}
-# llama.cpp itself dies of these: attention with latent heads on the CPU with matrices laid out anew, for example.
-_IMPOSSIBLE: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,6 @@ def measure_all(names: Iterable[str] | None = None) -> list[Row]:
 def _rows(name: str, quantization: str, cases: Sequence[LoadSettings], folder: Path) -> Iterator[Row]:
     path = write_shape(folder / f"{name}-{quantization}.gguf", published_shapes()[name], quantization)
     model = model_of(read_gguf(path))
-    cases = [case for case in cases if (name, case.gpus) not in _IMPOSSIBLE]
     for settings, buffers in zip(cases, measure(path, [_request(case) for case in cases]), strict=True):
         yield _row(name, quantization, settings, forecast(model, settings), buffers)
     path.unlink()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gpurig.common.errors import InputError
 from gpurig.common.terminal import table
 
 # Raised when a key of --json changes its meaning or goes; new keys leave it as it is.
@@ -40,7 +41,6 @@ def memory(*, model: Path, card_mib: tuple[int, ...], window_cache: bool, as_jso
     llama.cpp itself places every tensor of MODEL and plans the graph; its weights are not read, and nothing large is
     allocated.
     """
-    from gpurig.common.errors import InputError  # noqa: PLC0415 - with the rest
     from gpurig.evaljobs.memory import CACHE_TYPES, MemoryRequest, measure  # noqa: PLC0415 - not needed for --help
 
     if wishes["kv"] not in CACHE_TYPES:
