@@ -63,12 +63,12 @@ def log() -> Iterator[list[str]]:
     def keep(_level: int, text: bytes, _: ctypes.c_void_p) -> None:
         lines.append(text.decode(errors="replace"))
 
-    old, data = ctypes.c_void_p(), ctypes.c_void_p()
-    llama_cpp.llama_log_get(ctypes.byref(old), ctypes.byref(data))
+    # Others in this process read llama.cpp's errors there.
+    before, data = type(keep)(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(data))
     llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
     yield lines
-    restored = ctypes.cast(old, type(keep)) if old.value else ctypes.cast(None, type(keep))
-    llama_cpp.llama_log_set(restored, data)
+    llama_cpp.llama_log_set(before, data)
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "mixtral-8x7b", "qwen2.5-0.5b", "phi-3-mini", "granite-4.0-h-micro"])
