@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,9 @@ def build(
     are here. No GPU is needed to build for cards that are named. An image that
     the engine has is not built again.
     """
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
     from gpurig.images.builders import chooser  # noqa: PLC0415 - heavy
 
-    if "@" in urlsplit(options["pip_index_url"] or "").netloc:
+    if re.match(r"[^/]*//[^/]*@", options["pip_index_url"] or ""):
         raise InputError(
             "--pip-index-url: a password on the command line shows in every list of processes",
             hint="leave user and password out and write them into a file: --netrc FILE",
