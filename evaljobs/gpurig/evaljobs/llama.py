@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import Completion, Engine, EngineSettings, Request
 from gpurig.evaljobs.llama_log import last_errors
+from gpurig.evaljobs.llama_model import load_model
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.llama_sampling import Chain
 from gpurig.evaljobs.models import ModelFile
@@ -84,14 +85,7 @@ class LlamaEngine:
 
     def _load(self, path: Path, settings: EngineSettings) -> None:
         api = self._api
-        parameters = api.llama_model_default_params()
-        parameters.n_gpu_layers = -1 if api.llama_supports_gpu_offload() else 0
-        self._model = api.llama_model_load_from_file(str(path).encode(), parameters)
-        if not self._model:
-            raise InputError(
-                f"llama.cpp cannot load {path}: {self._why()}",
-                hint="the file is damaged, or made for a newer llama.cpp than this installation's",
-            )
+        self._model = load_model(api, path, self._errors, gpu=bool(api.llama_supports_gpu_offload()))
         options = api.llama_context_default_params()
         options.n_ctx = settings.context
         options.n_batch = options.n_ubatch = min(_BATCH, settings.context)

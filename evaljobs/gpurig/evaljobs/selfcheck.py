@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpurig.common.assets import find_asset
-from gpurig.common.errors import PrerequisiteError
+from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.version import __version__
 from gpurig.evaljobs.gpu_driver import read_cuda, read_rocm
 from gpurig.evaljobs.gpu_fit import built_of, require_cuda, require_rocm
+from gpurig.evaljobs.llama_log import last_errors
+from gpurig.evaljobs.llama_model import continued, load_model
 
 Backend = Literal["cuda", "rocm", "cpu"]
 
@@ -309,32 +311,16 @@ def _generate(llama: Any, *, gpu: bool) -> Generated | None:
         return None
     start = time.monotonic()
     try:
-        # One thread: on a busy machine several would wait for one another longer than eight tokens take.
-        engine = llama.Llama(
-            str(model),
-            n_ctx=64,
-            n_batch=64,
-            n_gpu_layers=-1 if gpu else 0,
-            n_threads=1,
-            n_threads_batch=1,
-            seed=1,
-            verbose=False,
-        )
+        handle = load_model(llama, model, last_errors(llama), gpu=gpu)
         try:
-            prompt = engine.tokenize(_PROMPT.encode())
-            # The bare loop does not stop at an end token: every token asked for is decoded.
-            tokens = [token for token, _ in zip(engine.generate(prompt, temp=0.0), range(_TOKENS), strict=False)]
+            tokens = continued(llama, handle, _PROMPT.encode(), tokens=_TOKENS)
         finally:
-            engine.close()
-    except (ValueError, RuntimeError) as error:
+            llama.llama_model_free(handle)
+    except (InputError, RuntimeError) as error:
         raise PrerequisiteError(
             f"llama.cpp cannot run the bundled model {model.name}: {error}", hint="build the image again"
         ) from error
-    if len(tokens) != _TOKENS:
-        raise PrerequisiteError(
-            f"llama.cpp gave {len(tokens)} of {_TOKENS} tokens with {model.name}", hint="build the image again"
-        )
-    return Generated(model=model.name, tokens=len(tokens), seconds=round(time.monotonic() - start, 3))
+    return Generated(model=model.name, tokens=tokens, seconds=round(time.monotonic() - start, 3))
 
 
 def _bundled_model() -> Path | None:

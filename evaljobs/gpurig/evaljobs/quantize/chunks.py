@@ -15,6 +15,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import Gguf, read_gguf
 from gpurig.evaljobs.llama import demand_device
 from gpurig.evaljobs.llama_log import last_errors
+from gpurig.evaljobs.llama_model import load_model
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.quantize.graph_inputs import InputSquares
 
@@ -91,14 +92,7 @@ class ChunkReader:
 
     def _load(self, threads: int) -> None:
         api = self._api
-        parameters = api.llama_model_default_params()
-        parameters.n_gpu_layers = -1 if api.llama_supports_gpu_offload() else 0
-        self._model = api.llama_model_load_from_file(str(self._path).encode(), parameters)
-        if not self._model:
-            raise InputError(
-                f"llama.cpp cannot load {self._path}: {self._why()}",
-                hint="the file is damaged, or made for a newer llama.cpp than this installation's",
-            )
+        self._model = load_model(api, self._path, self._errors, gpu=bool(api.llama_supports_gpu_offload()))
         options = api.llama_context_default_params()
         options.n_ctx = self._size
         options.n_batch = options.n_ubatch = min(_BATCH, self._size)
