@@ -88,9 +88,8 @@ def main() -> None:
         ["  worst one under what llama.cpp allocates", f"{figures['forecast_worst_under_mb']} MB", "0"],
     ]
     if os.environ.get("GPU_IMAGES") == "1":
-        figures |= gpu(engine, builders[0], base, "cuda", CUDA_ARCH) | gpu(
-            engine, builders[0], base, "rocm", GFX_TARGET
-        )
+        figures |= gpu(engine, builders[0], base, backend="cuda", arch=CUDA_ARCH)
+        figures |= gpu(engine, builders[0], base, backend="rocm", arch=GFX_TARGET)
         rows += [
             [f"cuda image for {CUDA_ARCH}, compressed", f"{figures['cuda_compressed_mb']:.0f} MB", "≤ 1000 MB"],
             ["  cold build", _s(figures, "cuda_build_s"), ""],
@@ -147,7 +146,9 @@ def gpu(engine: docker.DockerClient, builder: Builder, base: str, *, backend: Ba
     """The image for one architecture of a backend; no GPU is needed."""
     spec = choose_job_image(backend, (), Wish(archs=(arch,)))
     toolkit = os.environ.get(f"GPURIG_BENCH_{backend.upper()}_TOOLKIT_IMAGE", "")
-    plan = plan_job_image(spec, base_image=base, toolkit_image=toolkit, transport=transport())
+    # ROCm's libraries are taken over, and load on the distribution they come from.
+    stands_on = toolkit if backend == "rocm" else base
+    plan = plan_job_image(spec, base_image=stands_on, toolkit_image=toolkit, transport=transport())
     with built(engine, plan, builder) as (tag, cold_s):
         return {
             f"{backend}_arch": arch,

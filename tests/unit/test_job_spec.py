@@ -142,12 +142,14 @@ def test_a_card_that_does_not_tell_its_architecture_is_an_error_with_a_way_out()
         ("cuda", Wish(archs=("sm-999",))),
         ("cuda", Wish(archs=("sm-61", "sm-88"))),
         ("cuda", Wish(archs=("sm-61",), cuda_major=13)),
+        ("cuda", Wish(archs=("sm-89",), rocm="amd")),
         ("cuda", Wish(cuda_major=11)),
         ("rocm", Wish(archs=("sm-89",))),
         ("rocm", Wish(saas=True, archs=("gfx1100",))),
         ("rocm", Wish(cuda_major=12, archs=("gfx1100",))),
         ("cpu", Wish(archs=("sm-89",))),
         ("cpu", Wish(saas=True)),
+        ("cpu", Wish(rocm="debian")),
         ("cpu", Wish(target="train")),  # type: ignore[arg-type]
         ("cpu", Wish(cpu_target="native")),  # type: ignore[arg-type]
         ("vulkan", Wish()),

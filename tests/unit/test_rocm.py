@@ -76,7 +76,7 @@ def test_a_card_that_only_debians_rocm_has_kernels_for_is_an_error_with_amds_tha
     with pytest.raises(PrerequisiteError) as caught:
         rocm_build(["gfx906"], "amd")
     assert caught.value.message == "rocBLAS in AMD's ROCm has no kernels for gfx906"
-    assert caught.value.hint == "Debian's ROCm has"
+    assert caught.value.hint == "Debian's ROCm has: --rocm debian"
 
 
 def test_a_card_that_no_rocm_has_kernels_for_is_an_error_that_names_those_it_has() -> None:

@@ -113,6 +113,8 @@ def choose_job_image(backend: Backend, gpus: Sequence[Gpu], wish: Wish | None = 
         raise InputError(f"there is no image target {wish.target!r}", hint="known: " + ", ".join(get_args(Target)))
     if wish.cpu_target not in get_args(CpuTarget):
         raise InputError(f"unknown CPU target {wish.cpu_target!r}", hint="known: " + ", ".join(get_args(CpuTarget)))
+    if wish.rocm and backend != "rocm":
+        raise InputError(f"an image for {backend} has no ROCm", hint="leave it out, or use --backend rocm")
     cards = [gpu for gpu in gpus if gpu.backend == backend]
     if backend == "cuda":
         return _cuda(cards, wish)
@@ -125,8 +127,6 @@ def choose_job_image(backend: Backend, gpus: Sequence[Gpu], wish: Wish | None = 
         raise InputError(f"an image for {backend} has no CUDA version", hint="leave it out, or use --backend cuda")
     if backend == "rocm":
         return _rocm(cards, wish)
-    if wish.rocm:
-        raise InputError(f"an image for {backend} has no ROCm", hint="leave it out, or use --backend rocm")
     if backend != "cpu":
         raise InputError(f"there is no job image for the backend {backend!r}", hint="known: cuda, rocm, cpu")
     if wish.archs:

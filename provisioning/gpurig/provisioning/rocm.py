@@ -115,10 +115,13 @@ def _no_build(wanted: list[str], source: RocmSource | None) -> PrerequisiteError
             f"no single image runs on {', '.join(wanted)}: no ROCm has kernels for all of them",
             hint="build one image for each",
         )
-    known = ", ".join(sorted({target for one in asked for target in _KERNELS[one]}, key=_number))
+    if others:
+        hint = f"{whose[others[0]]} has: --rocm {others[0]}"
+    else:
+        known = sorted({target for one in asked for target in _KERNELS[one]}, key=_number)
+        hint = f"it has them for {', '.join(known)}; gpurig up --cpu ignores the GPUs"
     return PrerequisiteError(
-        f"rocBLAS in {' and '.join(whose[one] for one in asked)} has no kernels for {', '.join(lacking)}",
-        hint=f"{whose[others[0]]} has" if others else f"it has them for {known}; gpurig up --cpu ignores the GPUs",
+        f"rocBLAS in {' and '.join(whose[one] for one in asked)} has no kernels for {', '.join(lacking)}", hint=hint
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
-from gpurig.images.job_image import DEFAULT_BASE_IMAGE, plan_job_image
+from gpurig.images.job_image import plan_job_image
 from gpurig.images.job_spec import DEFAULT_CPU_TARGET, JobImageSpec, Wish, choose_job_image
 from gpurig.images.plan import ImagePlan, Transport
 from gpurig.provisioning.containers import DockerEngine
@@ -95,6 +95,8 @@ class BoxImages:
             return tuple(dict.fromkeys("rocm" if one.startswith("gfx") else "cuda" for one in wish.archs))
         if wish.saas or wish.cuda_major:
             return ("cuda",)
+        if wish.rocm:
+            return ("rocm",)
         if not self.settings.cpu and not self.host.gpus:
             for problem in self.host.problems:
                 if problem.unusable:
@@ -110,6 +112,7 @@ class BoxImages:
             saas=self._options.get("purpose") == "saas",
             archs=tuple(filter(None, (one.strip() for one in str(self._options.get("arch", "")).split(",")))),
             cuda_major=int(self._options.get("cuda_major", 0)),
+            rocm=self._options.get("rocm", ""),
             cpu_target=self._options.get("cpu_target", DEFAULT_CPU_TARGET),
         )
 
@@ -121,9 +124,10 @@ class BoxImages:
         """
         return plan_job_image(
             spec,
-            base_image=self.settings.base_image or self.settings.from_mirror(DEFAULT_BASE_IMAGE),
+            base_image=self.settings.base_image,
             toolkit_image=self._options.get("toolkit_image", ""),
             torch_index_url=self._options.get("torch_index_url", ""),
+            from_mirror=self.settings.from_mirror,
             transport=self.transport,
         )
 

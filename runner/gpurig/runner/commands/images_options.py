@@ -27,6 +27,9 @@ _WHICH = (
     click.option("--arch", metavar="LIST", help="For other cards than this box's: 89,75 or gfx1100, or all."),
     click.option("--cuda", "cuda_major", type=click.Choice(["12", "13"]), help="CUDA's version. [what the box takes]"),
     click.option(
+        "--rocm", type=click.Choice(["amd", "debian"]), help="Whose ROCm. [the first with kernels for the cards]"
+    ),
+    click.option(
         "--cpu-target",
         type=click.Choice(["x86-64-v2", "x86-64-v3", "x86-64-v4"]),
         help="The x86-64 level. [x86-64-v3]",
