@@ -85,14 +85,13 @@ def divergences(values: dict[str, Any]) -> dict[str, float]:
 
 
 def test_fewer_bits_diverge_more_on_a_trained_model(demo: Path, ci_text: Path, tmp_path: Path) -> None:
-    types = "F16,Q8_0,Q5_1,Q5_0,Q4_1,Q4_0,Q2_K"
-    common = ("--text", ci_text, "--context", 256, "--chunks", 8)
+    types = "F16,Q8_0,Q5_0,Q4_0,Q2_K"
+    common = ("--text", ci_text, "--context", 256, "--chunks", 6)
     finished = done("quantize", demo, "--to", types, "--out", tmp_path, *common)
     values = report(tmp_path / "demo-generator.quantize.json")
     found = divergences(values)
     # Its rows of 192 numbers have no Q2_K: llama.cpp takes Q4_0 for them, and the report says so.
-    assert 0 <= abs(found["F16"]) < 1e-6 < found["Q8_0"] < found["Q5_1"] < found["Q4_1"] < found["Q4_0"]
-    assert found["Q8_0"] < found["Q5_0"] < found["Q4_0"] == found["Q2_K"]
+    assert abs(found["F16"]) < 1e-6 < found["Q8_0"] < found["Q5_0"] < found["Q4_0"] == found["Q2_K"]
     by_name = {one["name"]: one for one in values["models"]}
     assert len(by_name["Q2_K"]["fallbacks"]) == 49
     assert by_name["F16"]["figures"]["same_top"]["value"] == 1
@@ -104,19 +103,19 @@ def test_fewer_bits_diverge_more_on_a_trained_model(demo: Path, ci_text: Path, t
 def test_an_importance_matrix_brings_few_bits_nearer(demo: Path, ci_text: Path, tmp_path: Path) -> None:
     found = []
     for name, more in (("without", ()), ("with", ("--calibration", ci_text))):
-        common = ("--text", ci_text, "--context", 256, "--chunks", 8)
+        common = ("--text", ci_text, "--context", 256, "--chunks", 5)
         done("quantize", demo, "--to", "IQ4_NL", "--out", tmp_path / name, *common, *more)
         found.append(divergences(report(tmp_path / name / "demo-generator.quantize.json"))["IQ4_NL"])
     assert found[1] < 0.95 * found[0]
     metadata = read_gguf(tmp_path / "with" / "demo-generator-IQ4_NL.gguf").metadata
     assert metadata["quantize.imatrix.dataset"] == "ci.txt"
-    assert metadata["quantize.imatrix.chunks_count"] == 8
+    assert metadata["quantize.imatrix.chunks_count"] == 5
 
 
 def test_fewer_bits_diverge_more_in_the_k_types(words: Path, tmp_path: Path) -> None:
     source = write_tiny_gguf(tmp_path / "wide-f32.gguf", width=256)
-    types = "Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q3_K_M,Q2_K"
-    done("quantize", source, "--to", types, "--out", tmp_path, "--text", words, "--context", 128, "--chunks", 6)
+    types = "Q8_0,Q6_K,Q4_K_M,Q2_K"
+    done("quantize", source, "--to", types, "--out", tmp_path, "--text", words, "--context", 128, "--chunks", 4)
     values = report(tmp_path / "wide.quantize.json")
     found = list(divergences(values).values())
     assert found == sorted(found)
