@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess  # noqa: TID251 - a program that is interrupted
 import sys
 from collections.abc import Iterator
@@ -297,6 +298,36 @@ def test_bad_input_is_told_in_one_line_with_a_hint(tmp_path: Path, tiny: Path, w
     assert "hint: " in finished.stderr
     assert "Traceback" not in finished.stderr
     assert list(tmp_path.rglob("*.part")) == []
+
+
+@pytest.fixture
+def broken(tiny: Path, tmp_path: Path) -> Path:
+    """A model one of whose numbers is none."""
+    [tensor] = [one for one in read_gguf(tiny).tensors if one.name == "output.weight"]
+    data = bytearray(tiny.read_bytes())
+    data[tensor.offset + 8 : tensor.offset + 12] = struct.pack("<f", float("nan"))
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(data)
+    return path
+
+
+def test_a_model_that_predicts_nothing_fails_the_gate_and_is_no_reference(
+    tiny: Path, broken: Path, words: Path, tmp_path: Path
+) -> None:
+    common = ("--text", words, "--context", 128, "--chunks", 2)
+    out = tmp_path / "report.json"
+    compared = job("divergence", tiny, broken, *common, "--out", out)
+    assert compared.code == 3
+    assert "it predicts nothing" in compared.stderr
+    assert "Warning" not in compared.stderr
+    [row] = report(out)["models"]
+    assert (row["figures"], row["problem"]) == (None, "it predicts nothing: its logits are not finite")
+    reference = job("divergence", broken, tiny, *common)
+    assert reference.code == 2
+    assert "the reference model predicts nothing" in reference.stderr
+    quantized = job("quantize", broken, "--to", "Q8_0", "--no-divergence", "--out", tmp_path)
+    assert quantized.code == 2
+    assert "llama.cpp cannot quantize broken.gguf to Q8_0" in quantized.stderr
 
 
 def test_an_embedding_model_is_not_compared(tmp_path: Path) -> None:

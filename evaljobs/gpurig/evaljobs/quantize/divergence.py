@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.quantize.chunks import ChunkReader, Chunks
-from gpurig.evaljobs.quantize.logprobs import LogProbFile, decode
+from gpurig.evaljobs.quantize.logprobs import LogProbFile, decode, encode
 
 # Rows that one thread works on at a time: a block stays in the processor's cache also for large vocabularies.
 _BLOCK = 16
@@ -72,19 +72,29 @@ def read_reference(
     Raises:
         InputError: it predicts nothing finite. PrerequisiteError: no memory, no space.
     """
-    parts = []
+    said: list[Predictions] = []
     with ThreadPoolExecutor(threads) as pool:
         for number in range(len(chunks.tokens)):
-            logits = reader.read(chunks, number)
-            parts.append(_predictions(logits, _following(chunks, number), pool))
-            if parts[-1] is None:
+            logits, following = reader.read(chunks, number), _following(chunks, number)
+
+            def block(
+                rows: slice, logits: NDArray[np.float32] = logits, following: NDArray[np.int32] = following
+            ) -> tuple[Predictions, tuple[NDArray[np.float32], NDArray[np.uint16]]] | None:
+                totals = log_totals(logits[rows])
+                if not np.isfinite(totals).all():
+                    return None
+                return _predictions(logits[rows], totals, following[rows]), encode(logits[rows])
+
+            found = [one for one in pool.map(block, _blocks(len(logits))) if one is not None]
+            said += [predictions for predictions, _ in found]
+            if sum(len(one.best) for one in said) != (number + 1) * chunks.scored:
                 raise InputError(
                     "the reference model predicts nothing: its logits are not finite",
                     hint="it is damaged, or needs a wider type than it is stored in (F32 or BF16 instead of F16)",
                 )
-            file.append(logits)
+            file.append([encoded for _, encoded in found])
             advance()
-    return Reference(chunks, reader.vocabulary_size, _joined([one for one in parts if one is not None]), file)
+    return Reference(chunks, reader.vocabulary_size, _joined(said), file)
 
 
 def compare(
@@ -106,26 +116,33 @@ def compare(
     chunks = reference.chunks
     reference.file.rewind()
     divergence: list[NDArray[np.float64]] = []
-    predictions: list[Predictions] = []
+    said: list[Predictions] = []
     with ThreadPoolExecutor(threads) as pool:
         for number in range(len(chunks.tokens)):
-            step, codes = reference.file.read(chunks.scored)
-            logits = reader.read(chunks, number)
-            said = _predictions(logits, _following(chunks, number), pool)
-            if said is None:
-                return None
-            predictions.append(said)
-            divergence += pool.map(
-                lambda rows, step=step, codes=codes, logits=logits: divergences(step[rows], codes[rows], logits[rows]),
-                _blocks(len(logits)),
-            )
+            known = reference.file.read(chunks.scored)
+            logits, following = reader.read(chunks, number), _following(chunks, number)
+
+            def block(
+                rows: slice,
+                known: tuple[NDArray[np.float32], NDArray[np.uint16]] = known,
+                logits: NDArray[np.float32] = logits,
+                following: NDArray[np.int32] = following,
+            ) -> tuple[Predictions, NDArray[np.float64]]:
+                totals = log_totals(logits[rows])
+                predictions = _predictions(logits[rows], totals, following[rows])
+                return predictions, divergences(known[0][rows], known[1][rows], logits[rows], totals)
+
+            found = list(pool.map(block, _blocks(len(logits))))
+            said += [predictions for predictions, _ in found]
+            divergence += [values for _, values in found]
             advance()
-    found = np.concatenate(divergence)
-    return Comparison(found, reference.predictions, _joined(predictions)) if np.isfinite(found).all() else None
+    comparison = Comparison(np.concatenate(divergence), reference.predictions, _joined(said))
+    finite = np.isfinite(comparison.divergence).all() and np.isfinite(comparison.model.log_probability).all()
+    return comparison if finite else None
 
 
 def divergences(
-    step: NDArray[np.float32], codes: NDArray[np.uint16], logits: NDArray[np.float32]
+    step: NDArray[np.float32], codes: NDArray[np.uint16], logits: NDArray[np.float32], totals: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """KLD(p || q) by row, in nats: the sum over the vocabulary of p (ln p - ln q).
 
@@ -133,21 +150,25 @@ def divergences(
         step: of the codes, (rows,), as logprobs.encode made it.
         codes: of p, (rows, vocabulary).
         logits: of q, (rows, vocabulary).
+        totals: their `log_totals`, (rows,).
     """
     log_p, p = decode(step, codes)
-    # In place: log_p becomes ln p - ln q, and then p times that.
-    log_p -= logits
-    log_p += log_totals(logits).astype(np.float32)[:, None]
-    log_p[p == 0] = 0
-    log_p *= p
+    # A broken model's infinities are for the caller to see in the result.
+    with np.errstate(invalid="ignore"):
+        # In place: log_p becomes ln p - ln q, and then p times that.
+        log_p -= logits
+        log_p += totals.astype(np.float32)[:, None]
+        log_p[p == 0] = 0
+        log_p *= p
     return np.asarray(log_p.sum(axis=1, dtype=np.float64))
 
 
 def log_totals(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """The logarithm of the sum of e^logit by row, (rows,)."""
     top = logits.max(axis=1, keepdims=True)
-    total = np.exp(logits - top).sum(axis=1, dtype=np.float64)
-    return np.asarray(top[:, 0] + np.log(total), np.float64)
+    with np.errstate(invalid="ignore"):
+        total = np.exp(logits - top).sum(axis=1, dtype=np.float64)
+        return np.asarray(top[:, 0] + np.log(total), np.float64)
 
 
 def _following(chunks: Chunks, number: int) -> NDArray[np.int32]:
@@ -155,17 +176,9 @@ def _following(chunks: Chunks, number: int) -> NDArray[np.int32]:
     return chunks.tokens[number, chunks.first_scored + 1 :]
 
 
-def _predictions(
-    logits: NDArray[np.float32], following: NDArray[np.int32], pool: ThreadPoolExecutor
-) -> Predictions | None:
-    def block(rows: slice) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        part = logits[rows]
-        came = part[np.arange(len(part)), following[rows]]
-        return came - log_totals(part), part.argmax(axis=1)
-
-    parts = list(pool.map(block, _blocks(len(logits))))
-    said = Predictions(np.concatenate([one for one, _ in parts]), np.concatenate([best for _, best in parts]))
-    return said if np.isfinite(said.log_probability).all() else None
+def _predictions(logits: NDArray[np.float32], totals: NDArray[np.float64], following: NDArray[np.int32]) -> Predictions:
+    came = logits[np.arange(len(logits)), following]
+    return Predictions(came - totals, logits.argmax(axis=1))
 
 
 def _blocks(rows: int) -> list[slice]:

@@ -13,6 +13,7 @@ nats and is not normalised again.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -36,15 +37,19 @@ def encode(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     Returns:
         The step of each row in nats, (rows,), and the codes, (rows, vocabulary).
     """
-    top = logits.max(axis=1, keepdims=True)
-    lowest = np.where(np.isfinite(logits), logits, top).min(axis=1, keepdims=True)
-    step = np.minimum(top - lowest, _RANGE) / np.float32(_TOP - 1)
+    below = logits.max(axis=1, keepdims=True) - logits
+    reach = below.max(axis=1, keepdims=True)
+    if not np.isfinite(reach).all():
+        reach = np.where(np.isfinite(below), below, np.float32(0)).max(axis=1, keepdims=True)
+    step = np.minimum(reach, _RANGE) / np.float32(_TOP - 1)
     # A row whose logits are all the same has nothing to spread.
     step = np.where(step > 0, step, np.float32(1))
-    # Rounded before it is compared: the lowest logit of a row that fits would otherwise be left out.
-    below = np.rint(np.minimum((top - logits) / step, np.float32(_TOP)))
-    codes = np.where(below < _TOP, _TOP - below, 0)
-    return step[:, 0], codes.astype(np.uint16)
+    # In place: these are the largest arrays of the whole comparison.
+    below /= step
+    np.minimum(below, np.float32(_TOP), out=below)
+    np.rint(below, out=below)
+    np.subtract(np.float32(_TOP), below, out=below)
+    return step[:, 0], below.astype(np.uint16)
 
 
 def decode(step: NDArray[np.float32], codes: NDArray[np.uint16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -83,16 +88,17 @@ class LogProbFile:
         except OSError as error:
             raise write_problem(folder, error) from error
 
-    def append(self, logits: NDArray[np.float32]) -> None:
-        """Write rows of logits, (rows, vocabulary).
+    def append(self, blocks: Sequence[tuple[NDArray[np.float32], NDArray[np.uint16]]]) -> None:
+        """Write what `encode` made of rows that follow one another.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
-        step, codes = encode(logits)
         try:
-            self._stream.write(step.astype("<f4").tobytes())
-            self._stream.write(codes.astype("<u2").tobytes())
+            for step, _ in blocks:
+                self._stream.write(step.astype("<f4").tobytes())
+            for _, codes in blocks:
+                self._stream.write(codes.astype("<u2", copy=False).tobytes())
         except OSError as error:
             raise write_problem(self._folder, error) from error
 
