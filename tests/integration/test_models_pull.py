@@ -396,6 +396,16 @@ def test_a_license_that_nobody_knows_is_not_taken_for_a_free_one(
     assert puller.pull(allowed_licenses=(name or "unknown",)).fetched > 0
 
 
+def test_a_fine_tune_is_told_what_a_license_says_of_training_before_a_byte_is_fetched(puller: Puller, hub: Hub) -> None:
+    hub.repositories[REPO].license = "llama3"
+    with pytest.raises(InputError, match="forbids training"):
+        puller.pull(purpose="finetune", allowed_licenses=("llama3",))
+    assert hub.storage.log.exchanges == []
+    hub.repositories[REPO].license = "gemma"
+    done = puller.pull(purpose="finetune", allowed_licenses=("gemma",))
+    assert any("Model Derivative" in note for note in done.notes)
+
+
 def test_a_split_model_comes_whole(tmp_path: Path, puller: Puller, hub: Hub, data: bytes, other: bytes) -> None:
     parts = {f"big-0000{number}-of-00002.gguf": each for number, each in ((1, data), (2, other))}
     hub.commit(REPO, parts)

@@ -55,6 +55,24 @@ class QuantizeOptions:
         return words
 
 
+# Those of comparing, which the job's `divergence` has too.
+text_option = click.option("--text", type=_FILE, help="Compare on this text; the one that comes with gpurig if absent.")
+max_kld_option = click.option(
+    "--max-kld", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this mean KLD, in nats."
+)
+max_ppl_ratio_option = click.option(
+    "--max-ppl-ratio", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this perplexity ratio."
+)
+# Those of reading a text, which its `imatrix` has too.
+context_option = click.option(
+    "--context", type=click.IntRange(32, 65536), default=512, show_default=True, help="Tokens read at a time."
+)
+chunks_option = click.option(
+    "--chunks", type=click.IntRange(min=1), metavar="N", help="Read at most N times --context tokens."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; if absent all, and one for a tiny model."
+)
 _OPTIONS = (
     click.option("--to", required=True, metavar="TYPE[,TYPE]", help="The quantizations, for example Q4_K_M,Q5_K_M."),
     click.option("--imatrix", type=_FILE, help="Take the importance matrix of this file."),
@@ -63,17 +81,11 @@ _OPTIONS = (
         metavar=f"FILE|{BUILT_IN}",
         help="Compute the importance matrix from this text, or from the one that comes with gpurig.",
     ),
-    click.option("--text", type=_FILE, help="Compare on this text; the one that comes with gpurig if absent."),
-    click.option(
-        "--context", type=click.IntRange(32, 65536), default=512, show_default=True, help="Tokens read at a time."
-    ),
-    click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Read at most N times --context tokens."),
-    click.option(
-        "--max-kld", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this mean KLD, in nats."
-    ),
-    click.option(
-        "--max-ppl-ratio", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this perplexity ratio."
-    ),
+    text_option,
+    context_option,
+    chunks_option,
+    max_kld_option,
+    max_ppl_ratio_option,
     click.option("--no-divergence", is_flag=True, help="Do not compare the result with the original."),
     click.option("--pure", is_flag=True, help="One type for all tensors instead of a mixture."),
     click.option("--leave-output-tensor", is_flag=True, help="Do not quantize output.weight."),
@@ -93,7 +105,7 @@ _OPTIONS = (
     click.option("--force", is_flag=True, help="Replace files that were made in another way."),
     click.option("--dry-run", is_flag=True, help="Show the sizes that would come out, and do nothing."),
     click.option("--json", is_flag=True, help="Print one JSON object (docs/formats.md)."),
-    click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; all if absent."),
+    threads_option,
 )
 
 

@@ -12,7 +12,17 @@ import click
 from gpurig.common.errors import InputError
 from gpurig.common.ggml_types import TYPE_NUMBERS
 from gpurig.common.models.quantizations import parse_quantizations
-from gpurig.common.models.quantize_options import BUILT_IN, QuantizeOptions, quantize_options
+from gpurig.common.models.quantize_options import (
+    BUILT_IN,
+    QuantizeOptions,
+    chunks_option,
+    context_option,
+    max_kld_option,
+    max_ppl_ratio_option,
+    quantize_options,
+    text_option,
+    threads_option,
+)
 from gpurig.common.terminal import harmless, table
 
 if TYPE_CHECKING:
@@ -22,13 +32,6 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_context = click.option(
-    "--context", type=click.IntRange(32, 65536), default=512, show_default=True, help="Tokens read at a time."
-)
-_chunks = click.option(
-    "--chunks", type=click.IntRange(min=1), metavar="N", help="Read at most N times --context tokens."
-)
-_threads = click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; all if absent.")
 _folders = click.option(
     "--models-dir",
     "folders",
@@ -88,6 +91,8 @@ def _settings(source: Path, out: Path, options: QuantizeOptions) -> QuantizeSett
     calibrating = None
     if options.calibration is not None:
         text = None if options.calibration == BUILT_IN else Path(options.calibration)
+        if text is not None and text == options.text:
+            click.echo("comparing on the text of the calibration flatters the result", err=True)
         calibrating = Calibrating(text, options.context, options.chunks)
     return QuantizeSettings(
         source=source,
@@ -110,11 +115,11 @@ def _settings(source: Path, out: Path, options: QuantizeOptions) -> QuantizeSett
 @click.argument("model")
 @click.option("--text", type=_FILE, help="Read this text; the one that comes with gpurig if absent.")
 @click.option("--out", type=_FILE, required=True, help="The file of the result.")
-@_context
-@_chunks
+@context_option
+@chunks_option
 @click.option("--process-output", is_flag=True, help="Also for output.weight.")
 @_folders
-@_threads
+@threads_option
 def imatrix(
     *,
     model: str,
@@ -156,19 +161,15 @@ def imatrix(
 @click.command(epilog="Example: gpurig-job divergence model-f16.gguf model-Q4_K_M.gguf --text wiki.txt --max-kld 0.1")
 @click.argument("reference")
 @click.argument("models", nargs=-1, required=True)
-@click.option("--text", type=_FILE, help="Compare on this text; the one that comes with gpurig if absent.")
-@_context
-@_chunks
-@click.option(
-    "--max-kld", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this mean KLD, in nats."
-)
-@click.option(
-    "--max-ppl-ratio", type=click.FloatRange(min=0), metavar="X", help="Fail (exit 3) above this perplexity ratio."
-)
+@text_option
+@context_option
+@chunks_option
+@max_kld_option
+@max_ppl_ratio_option
 @click.option("--out", type=_FILE, help="Write the report to this file as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/formats.md).")
 @_folders
-@_threads
+@threads_option
 def divergence(
     *,
     reference: str,
