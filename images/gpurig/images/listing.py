@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from gpurig.common.errors import PrerequisiteError
 from gpurig.common.version import __version__
 from gpurig.images.job_image import LABEL_ARCHS, LABEL_MODELS, LABEL_TARGET
 from gpurig.images.plan import LABEL_BACKEND, LABEL_HASH, LABEL_VERSION
@@ -15,6 +16,7 @@ from gpurig.provisioning.engine import translated
 
 if TYPE_CHECKING:
     import docker
+    from docker.models.images import Image
 
 # "other" is of this version and for another box, another base, or other sources; "old" of another version.
 Standing = Literal["current", "other", "old"]
@@ -47,6 +49,24 @@ class ListedImage:
     size_bytes: int
     created: datetime
     standing: Standing
+
+
+def find_image(client: docker.DockerClient, tag: str) -> Image:
+    """An image that the engine has.
+
+    Raises:
+        PrerequisiteError: it has none of that name, or does not answer.
+    """
+    import docker.errors  # noqa: PLC0415 - heavy
+
+    with translated(f"looking for the image {tag}"):
+        try:
+            return client.images.get(tag)
+        except docker.errors.ImageNotFound as error:
+            raise PrerequisiteError(
+                f"the engine has no image {tag}",
+                hint="gpurig images build builds it; gpurig images list shows what is there",
+            ) from error
 
 
 def list_images(client: docker.DockerClient, current: Collection[str]) -> tuple[ListedImage, ...]:

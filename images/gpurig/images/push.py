@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurig.common.errors import PrerequisiteError
 from gpurig.images.build_events import clean
+from gpurig.images.listing import find_image
 from gpurig.images.registry import Login, Place, push_problem
 from gpurig.provisioning.engine import translated
 
@@ -117,18 +118,9 @@ def push_image(
         PrerequisiteError: the engine lacks the image or does not answer, or does not trust the registry.
         RemoteError: the registry refuses, or is not reached.
     """
-    import docker.errors  # noqa: PLC0415 - heavy
-
     repository, _, version = tag.rpartition(":")
     name = place.name(repository.rpartition("/")[2])
-    with translated("looking for the image"):
-        try:
-            image = client.images.get(tag)
-        except docker.errors.ImageNotFound as error:
-            raise PrerequisiteError(
-                f"the engine has no image {tag}",
-                hint="gpurig images build builds it; gpurig images list shows what is there",
-            ) from error
+    image = find_image(client, tag)
     names = tuple(f"{name}:{one}" for one in (version, MOVING_TAG))
     first = PushReader()
     for full in names:

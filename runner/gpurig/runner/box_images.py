@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
-from gpurig.images.job_image import plan_job_image
-from gpurig.images.job_spec import DEFAULT_CPU_TARGET, JobImageSpec, Wish, choose_job_image
+from gpurig.images.job_image import DEFAULT_BASE_IMAGE, plan_job_image
+from gpurig.images.job_spec import DEFAULT_CPU_TARGET, JobImageSpec, Target, Wish, choose_job_image
 from gpurig.images.plan import ImagePlan, Transport
 from gpurig.provisioning.containers import DockerEngine
 from gpurig.provisioning.disk import LocalDisk
@@ -116,6 +118,11 @@ class BoxImages:
             cpu_target=self._options.get("cpu_target", DEFAULT_CPU_TARGET),
         )
 
+    @property
+    def exporter_base(self) -> str:
+        """What the exporter's image stands on."""
+        return self.settings.base_image or self.settings.from_mirror(DEFAULT_BASE_IMAGE)
+
     def plan(self, spec: JobImageSpec) -> ImagePlan:
         """How an image is built.
 
@@ -132,11 +139,13 @@ class BoxImages:
         )
 
     def current_tags(self) -> frozenset[str]:
-        """The tags of all that this box would build now; none where that cannot be said."""
-        try:
-            return frozenset(self.plan(spec).tag for spec in self.specs())
-        except ApplianceError:
-            return frozenset()
+        """The tags of all that this box would build now, for both targets; none where that cannot be said."""
+        tags = set()
+        with contextlib.suppress(ApplianceError):
+            for spec in self.specs():
+                for target in get_args(Target):
+                    tags.add(self.plan(dataclasses.replace(spec, target=target)).tag)
+        return frozenset(tags)
 
 
 def _backend(name: str) -> Backend:

@@ -6,10 +6,10 @@ import os
 import time
 from typing import Any
 
-from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.errors import InputError
+from gpurig.images.listing import find_image
 from gpurig.images.plan import LABEL_BACKEND
 from gpurig.provisioning.containers import DockerEngine
-from gpurig.provisioning.engine import translated
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.plan import job_container
 from gpurig.provisioning.wiring import Wiring, wire
@@ -54,17 +54,8 @@ def smoke_image(box: BoxImages, tag: str) -> list[dict[str, Any]]:
 
 def _image(engine: DockerEngine, tag: str) -> tuple[str, str]:
     """The image's id and its backend."""
-    import docker.errors  # noqa: PLC0415 - heavy
-
-    with translated(f"looking for the image {tag}"):
-        try:
-            image = engine.client.images.get(tag)
-        except docker.errors.ImageNotFound as error:
-            raise PrerequisiteError(
-                f"the engine has no image {tag}",
-                hint="gpurig images build builds it; gpurig images list shows what is there",
-            ) from error
-        labels = image.labels or {}
+    image = find_image(engine.client, tag)
+    labels = image.labels or {}
     backend = str(labels.get(LABEL_BACKEND, ""))
     if backend not in {"cuda", "rocm", "cpu"}:
         raise InputError(f"{tag} is no job image of gpurig's", hint="gpurig images list shows those that are")

@@ -32,8 +32,7 @@ def list_images(*, as_json: bool, name: str, root: Path, **options: Any) -> None
     from gpurig.runner.exporter.image import plan_exporter_image  # noqa: PLC0415
 
     box = box_images(options, name=name, root=root)
-    base = box.settings.base_image
-    exporter = plan_exporter_image(base_image=base) if base else plan_exporter_image()
+    exporter = plan_exporter_image(base_image=box.exporter_base)
     found = look(box.engine().client, {*box.current_tags(), exporter.tag})
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "images": [_document(one) for one in found]}, indent=1))
@@ -49,11 +48,18 @@ def _text(found: tuple[ListedImage, ...]) -> str:
     if not found:
         return "the engine has no images of gpurig; gpurig images build makes one"
     rows = [
-        (one.standing, one.target or "-", one.version, size_text(one.size_bytes), one.created.strftime("%Y-%m-%d"))
+        (
+            one.standing,
+            " ".join((one.backend, *one.archs)).strip() or "metrics",
+            one.target or "-",
+            one.version,
+            size_text(one.size_bytes),
+            one.created.strftime("%Y-%m-%d"),
+        )
         for one in found
     ]
     # The tag is what people copy: it gets a line of its own, whole.
-    lines = table(("", "target", "gpurig", "size", "made"), rows, width=76).splitlines()
+    lines = table(("", "for", "target", "gpurig", "size", "made"), rows, width=76).splitlines()
     blocks = [lines[0]]
     for one, line in zip(found, lines[1:], strict=True):
         blocks.append(line)
