@@ -15,7 +15,8 @@ from gpurig.common.errors import PrerequisiteError
 from gpurig.common.waiting import wait_for
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
 from gpurig.provisioning.containers import DockerEngine
-from gpurig.provisioning.engine import DEFAULT_ADDRESS, connect
+from gpurig.provisioning.engine import connect
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.wiring import Wiring, wire
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from gpurig.provisioning.engine import DEFAULT_ADDRESS, engine_facts
+from gpurig.provisioning.engine import engine_facts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 from gpurig.provisioning.facts import HostFacts
 from standins import wired_box
 from standins.gitlab import GitLab, Job

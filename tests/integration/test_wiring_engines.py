@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import DockerEngine
-from gpurig.provisioning.engine import DEFAULT_ADDRESS, engine_facts
-from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.engine import engine_facts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 from gpurig.provisioning.facts import DeviceNode, Gpu, HostFacts
 from gpurig.provisioning.plan import Plan
 from standins import machines, wired_box

@@ -15,6 +15,7 @@ from unittest import mock
 
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.facts import Gpu, HostFacts
+from gpurig.provisioning.service_spec import UNIT_DIR
 from gpurig.runner import workflow
 
 from standins.faults import Faults, Killed, every_fault
@@ -38,8 +39,33 @@ def card(number: int, **values: Any) -> Gpu:
     return replace(made, **values)
 
 
-def _up(box: MemoryBox) -> MemoryBox:
-    workflow.up(box.run())
+def _up(box: MemoryBox, **given: Any) -> MemoryBox:
+    workflow.up(box.run(**given))
+    return box
+
+
+def _service(box: MemoryBox) -> MemoryBox:
+    return _up(box, **SYSTEMD)
+
+
+def _new_package(box: MemoryBox) -> MemoryBox:
+    _service(box)
+    box.binary = replace(box.binary, version="19.5.0")
+    return box
+
+
+def _unit_changed(box: MemoryBox) -> MemoryBox:
+    """Somebody put another line into the unit's file, and systemd has not read it yet."""
+    _service(box)
+    path = UNIT_DIR / "gpurig-runner.service"
+    box.disk.write(path, (box.disk.read(path) or "").replace("Restart=always", "Restart=no"), mode=0o644)
+    return box
+
+
+def _service_stopped(box: MemoryBox) -> MemoryBox:
+    _service(box)
+    box.systemd.stop("gpurig-runner", wait_s=1)
+    box.systemd.disable("gpurig-runner")
     return box
 
 
@@ -62,6 +88,9 @@ def _expiring(box: MemoryBox, *, days_left: int) -> MemoryBox:
     if days_left <= 0:
         box.gitlab.expired = {token for token, _ in box.gitlab.runners.values()}
     return box
+
+
+SYSTEMD = {"service": "systemd"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +121,19 @@ SCENARIOS = {
     ),
     "tokens that run out": Scenario(functools.partial(_expiring, days_left=2)),
     "tokens that have run out": Scenario(functools.partial(_expiring, days_left=0)),
+    "first, as a service": Scenario(lambda box: box, SYSTEMD),
+    "again, as a service": Scenario(_service, SYSTEMD),
+    "container to service": Scenario(_up, SYSTEMD),
+    "service to container": Scenario(_service, {"metrics_listen": "127.0.0.1:1"}),
+    "other tags, as a service": Scenario(_service, {**SYSTEMD, "extra_tags": ("lab",)}),
+    "another proxy, as a service": Scenario(_service, {**SYSTEMD, "http_proxy": "http://proxy.example:3128"}),
+    "another patience, as a service": Scenario(_service, {**SYSTEMD, "wait": 60}),
+    "a new package": Scenario(_new_package, SYSTEMD),
+    "a unit that somebody changed": Scenario(_unit_changed, SYSTEMD),
+    "a service that somebody stopped": Scenario(_service_stopped, SYSTEMD),
+    "container to service, with a new package and images": Scenario(
+        lambda box: _new_version(_up(box)), {**SYSTEMD, "prune": True, "metrics_listen": "127.0.0.1:1"}
+    ),
 }
 
 
@@ -106,6 +148,7 @@ class Outcome:
         orphans: runners in GitLab at the end that no file of the box knows.
         untold: those of them whose name the user was not told.
         traces: failed runs that left something else than what was there before.
+        doubled: runs in which two runner processes had the same configuration at a time, and so took twice the jobs.
         details: where it went wrong, for a person.
     """
 
@@ -115,6 +158,7 @@ class Outcome:
     orphans: int = 0
     untold: int = 0
     traces: int = 0
+    doubled: int = 0
     details: list[str] = field(default_factory=list)
 
 
@@ -170,6 +214,9 @@ def _try(scenario: Scenario, faults: Faults, wanted: dict[str, Any], outcome: Ou
         if f"#{number}," not in notes and f'"{box.gitlab.runners[number][1].description}"' not in notes:
             outcome.untold += 1
             outcome.details.append(f"an orphan that nobody was told of: {where}")
+    if box.twice:
+        outcome.doubled += 1
+        outcome.details.append(f"two runners at a time: {where}")
     if _without_orphans(box) == wanted:
         outcome.healed += 1
     else:
@@ -183,4 +230,10 @@ def _taken_back(box: MemoryBox, before: dict[str, Any], wanted: dict[str, Any], 
         # A mark stays for the next run: the answer is lost, and nobody can look.
         return True
     now = box.snapshot()
-    return now == before or all(set(wanted[kind]) <= set(now[kind]) for kind in ("gitlab", "containers"))
+    return now == before or (
+        all(set(wanted[kind]) <= set(now[kind]) for kind in ("gitlab", "containers")) and _serves(now, wanted)
+    )
+
+
+def _serves(now: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return bool(now["systemd"]["running"] == wanted["systemd"]["running"])

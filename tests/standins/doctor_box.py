@@ -15,11 +15,13 @@ from gpurig.provisioning.doctor.exchange import Answer
 from gpurig.provisioning.doctor.nodes import NodeSeen
 from gpurig.provisioning.doctor.port import PortSeen
 from gpurig.provisioning.doctor.runner_image import ImageSeen
+from gpurig.provisioning.doctor.runner_program import ProgramSeen
 from gpurig.provisioning.doctor.space import SpaceSeen
 from gpurig.provisioning.doctor.toolkit import ToolkitSeen
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import DeviceNode, Gpu, HostFacts
 from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.runner_binary import RunnerBinary
 
 URL = "https://gitlab.example.com"
 DRIVER = "580.95.05"
@@ -49,7 +51,10 @@ TOKEN = Answer(
     status=200,
     document={"scopes": ["create_runner"], "active": True, "revoked": False, "expires_at": "2027-01-02"},
 )
-WANTED = Wanted(Paths(), url=URL, has_token=True, ca_file=Path("/ca.pem"), image_cuda="13.0")
+PROGRAM = ProgramSeen(RunnerBinary(Path("/usr/bin/gitlab-runner"), "19.4.0"), systemd=True)
+WANTED = Wanted(
+    Paths(), url=URL, has_token=True, ca_file=Path("/ca.pem"), image_cuda="13.0", service=True, helper_image="helper:1"
+)
 
 
 @dataclass
@@ -72,6 +77,7 @@ class FixedBox:
     taken: str = ""
     listening: tuple[str, ...] = ()
     registry_problem: str = ""
+    program_seen: ProgramSeen = PROGRAM
     version: Answer = VERSION
     token_answer: Answer = TOKEN
     at: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -136,6 +142,10 @@ class FixedBox:
     def image(self, name: str) -> ImageSeen:
         self._call("image")
         return ImageSeen(name, present=not self.registry_problem, problem=self.registry_problem)
+
+    def runner_program(self, wanted: Path | None) -> ProgramSeen:
+        self._call("runner_program")
+        return self.program_seen
 
     def server(self) -> Answer:
         self._call("server")

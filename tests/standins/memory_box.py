@@ -22,13 +22,16 @@ from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import Box, ImageTags, backends_of
+from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runner_spec import RunnerSpec
 from gpurig.provisioning.runners import Created, NewToken
+from gpurig.provisioning.service_spec import UNIT_DIR
 from gpurig.provisioning.settings import Settings, make_settings
 from gpurig.runner.up_run import UpRun
 from gpurig.runner.world import HadImage, World
 
 from standins.faults import Faults
+from standins.memory_systemd import MemorySystemd
 
 URL = "https://gitlab.example.com"
 ROOT = Path("/box")
@@ -309,19 +312,36 @@ class MemoryBox:
         self.today = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.gitlab = MemoryGitLab(self._online, may_list=may_list)
         self.version = "1"
+        self.disk.make_directory(UNIT_DIR, mode=0o755)
+        self.binary = RunnerBinary(Path("/usr/bin/gitlab-runner"), "19.4.0")
+        self.systemd = MemorySystemd(self.disk, on_start=lambda name: self._runs(name.removesuffix("-runner")))
+        self.twice: list[str] = []
         self.engine.on_start = self._started
 
     def _started(self, spec: ContainerSpec) -> None:
-        """gitlab-runner writes its system id when it has read its configuration."""
         if spec.role == "runner":
-            paths = Paths(root=ROOT, name=spec.instance)
-            self.disk.write(paths.system_id, "r_1", mode=0o600)
+            self._runs(spec.instance)
+
+    def _runs(self, instance: str) -> None:
+        """gitlab-runner writes its system id when it has read its configuration."""
+        if len(self.runners_of(instance)) > 1:
+            self.twice.append(instance)
+        self.disk.write(Paths(root=ROOT, name=instance).system_id, "r_1", mode=0o600)
+
+    def runners_of(self, instance: str) -> list[str]:
+        """The runner's processes that an instance has."""
+        containers = [
+            one.name
+            for one in self.engine.containers.values()
+            if one.spec.role == "runner" and one.spec.instance == instance and one.status == "running"
+        ]
+        return containers + [name for name in self.systemd.processes if name == f"{instance}-runner"]
 
     def _online(self, runner_id: int) -> bool:
         names = self.disk.names(self.paths.config_dir.parent)
         config = "".join(self.disk.read(Paths(root=ROOT, name=name).config) or "" for name in names)
         up = any(one.spec.role == "runner" and one.status == "running" for one in self.engine.containers.values())
-        return up and f"id = {runner_id}\n" in config
+        return (up or bool(self.systemd.processes)) and f"id = {runner_id}\n" in config
 
     def world(self, faults: Faults | None = None) -> World:
         """The box's world, one call of which may fail."""
@@ -340,6 +360,8 @@ class MemoryBox:
             images=make_images,
             box=lambda _: Box("ada", "12345678"),
             disk=broken.wrap(self.disk, "disk", PrerequisiteError),
+            services=broken.wrap(self.systemd, "systemd", PrerequisiteError),
+            runner_binary=lambda _: self.binary,
             clock=InstantClock(),
             now=lambda: self.today,
         )
@@ -376,6 +398,7 @@ class MemoryBox:
             "files": {
                 str(path): (self._without_numbers(text), mode) for path, (text, mode) in sorted(self.disk.files.items())
             },
+            "systemd": self.systemd.snapshot(),
             "folders": sorted(str(folder) for folder in self.disk.folders),
         }
 

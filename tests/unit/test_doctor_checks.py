@@ -14,8 +14,8 @@ from gpurig.provisioning.doctor.engine import EngineSeen
 from gpurig.provisioning.doctor.nodes import NodeSeen, judge
 from gpurig.provisioning.doctor.space import SpaceSeen, judge_images
 from gpurig.provisioning.doctor.toolkit import ToolkitSeen, parse_version
-from gpurig.provisioning.doctor.versions import numbers, older
 from gpurig.provisioning.facts import Backend, HostFacts, Problem
+from gpurig.provisioning.versions import numbers, older
 from standins.doctor_box import CARD, ENGINE, RADEON, FixedBox
 
 GB = 1000**3

@@ -24,6 +24,7 @@ def test_whatever_call_fails_the_next_up_heals_it_and_a_failed_one_leaves_nothin
     assert outcome.injected == 4 * outcome.calls
     assert outcome.healed == outcome.injected, outcome.details
     assert outcome.traces == 0, outcome.details
+    assert outcome.doubled == 0, outcome.details
     assert outcome.untold == 0, outcome.details
     assert not (wide and outcome.orphans), outcome.details
 

@@ -13,9 +13,11 @@ from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.common.files import read_bytes, read_problem
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import Engine
+from gpurig.provisioning.disk import Disk
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.service_spec import ServiceSpec, render_unit, unit_owner
 from gpurig.provisioning.settings import Settings
 
 
@@ -113,6 +115,24 @@ def check_names(engine: Engine, containers: Sequence[ContainerSpec]) -> None:
                 f"a container named {spec.name} exists, and it is not gpurig's",
                 hint=f"choose another name with --name, or remove it: docker rm -f {spec.name}",
             )
+
+
+def check_unit(disk: Disk, spec: ServiceSpec) -> None:
+    """No stranger's unit has the name that the runner's needs; and the unit can be written.
+
+    Raises:
+        PrerequisiteError: one has. InputError: a path cannot stand in a unit file.
+    """
+    render_unit(spec)
+    text = disk.read(spec.path)
+    if text is None or unit_owner(text) == (spec.instance, str(spec.root)):
+        return
+    owner = unit_owner(text)
+    whose = "not gpurig's" if owner is None else f"that of the instance below {owner[1]}"
+    raise PrerequisiteError(
+        f"{spec.path} exists, and it is {whose}",
+        hint="choose another name with --name, or remove it: systemctl disable --now " + spec.unit,
+    )
 
 
 def check_port(settings: Settings, *, ours: bool) -> None:

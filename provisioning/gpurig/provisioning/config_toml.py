@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 from gpurig.provisioning.plan import (
     JOB_CAP_DROP,
     JOB_SHM_BYTES,
@@ -58,7 +59,8 @@ def _runner(plan: Plan, entry: Entry, registration: Registration | None) -> dict
     if plan.environment:
         runner["environment"] = [f"{name}={value}" for name, value in plan.environment]
     if plan.custom_ca:
-        runner["tls-ca-file"] = RUNNER_CA_FILE
+        # The container sees the folder elsewhere.
+        runner["tls-ca-file"] = RUNNER_CA_FILE if plan.service is None else str(plan.paths.ca_file)
     return runner | {"docker": _docker(plan, entry)}
 
 
@@ -79,11 +81,14 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
         "volumes": [f"{plan.paths.models}:{MODELS_DIR}:ro", "/cache"],
         "shm_size": JOB_SHM_BYTES,
         "container_labels": {
-            "gpurig.instance": plan.containers[0].instance,
+            "gpurig.instance": plan.paths.name,
             "gpurig.role": "job",
             "gpurig.entry": entry.key,
         },
     }
+    if plan.service is not None and plan.engine_address != DEFAULT_ADDRESS:
+        # In its container the runner finds any engine's socket at the usual place.
+        docker["host"] = plan.engine_address
     if plan.helper_image:
         docker["helper_image"] = plan.helper_image
     if plan.allowed_images:

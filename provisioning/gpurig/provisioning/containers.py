@@ -12,7 +12,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import read_problem
 from gpurig.provisioning.container_spec import LABEL_INSTANCE, LABEL_ROLE, LABEL_SPEC, ContainerSpec
 from gpurig.provisioning.engine import connect, engine_facts, translated
-from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 
 if TYPE_CHECKING:
     import docker
@@ -146,8 +146,6 @@ class DockerEngine:
     @classmethod
     def connect(cls, address: str | None = None) -> DockerEngine:
         """The engine at `address`; see engine.connect for what it raises."""
-        from gpurig.provisioning.engine import DEFAULT_ADDRESS  # noqa: PLC0415
-
         return cls(connect(address), address or DEFAULT_ADDRESS)
 
     def facts(self) -> EngineFacts:

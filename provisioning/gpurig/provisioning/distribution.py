@@ -11,7 +11,7 @@ from typing import Literal
 from gpurig.provisioning.host import read_line
 
 Family = Literal["debian", "ubuntu", "fedora", "arch", "unknown"]
-Software = Literal["engine", "toolkit", "nvidia-driver"]
+Software = Literal["engine", "toolkit", "nvidia-driver", "gitlab-runner"]
 
 # Names in the order in which a derivative is recognized: Ubuntu's own derivatives say "ubuntu debian".
 _FAMILIES: tuple[tuple[str, Family], ...] = (
@@ -24,10 +24,11 @@ _FAMILIES: tuple[tuple[str, Family], ...] = (
 )
 
 # NVIDIA's toolkit comes from NVIDIA's own repository except on Arch; Fedora's driver comes from RPM Fusion, Debian's
-# from non-free.
+# from non-free; gitlab-runner from GitLab's own repository except on Arch.
 _PACKAGES: Mapping[Software, Mapping[Family, str]] = {
     "engine": {"debian": "docker.io", "ubuntu": "docker.io", "fedora": "moby-engine", "arch": "docker"},
     "toolkit": dict.fromkeys(("debian", "ubuntu", "fedora", "arch"), "nvidia-container-toolkit"),
+    "gitlab-runner": dict.fromkeys(("debian", "ubuntu", "fedora", "arch"), "gitlab-runner"),
     "nvidia-driver": {"debian": "nvidia-driver", "fedora": "akmod-nvidia", "arch": "nvidia-open"},
 }
 

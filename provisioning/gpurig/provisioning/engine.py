@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
-from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 
 if TYPE_CHECKING:
     import docker
-
-DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 
 # 20.10 (API 1.41) is the oldest engine that distributions still ship (Debian 11 and 12), and the oldest that
 # gitlab-runner 19 is tested with here; the runner's `gpus` and cgroup v2 need 19.03 and 20.10.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+
 
 @dataclass(frozen=True)
 class EngineFacts:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from gpurig.common.terminal import harmless
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
-from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
 from gpurig.provisioning.listen import is_loopback, split_listen
 from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, RunnerSpec, maintenance_note
+from gpurig.provisioning.service_spec import ServiceSpec
 from gpurig.provisioning.settings import RUNNER_IMAGE, PullPolicy, Settings
 from gpurig.provisioning.tags import tags_for
-from gpurig.provisioning.wiring import Wiring, join, wire
+from gpurig.provisioning.wiring import Wiring, join, reload_takes_gpus, wire
 
 # Where the containers see the host's files.
 RUNNER_CONFIG_DIR = "/etc/gitlab-runner"
@@ -88,6 +90,10 @@ class Plan:
         entries: in the GPUs' PCI order.
         environment: variables of the runner's process and of jobs.
         containers: in the order in which they are started.
+        runner_image: gitlab-runner's; "" where it runs as a service.
+        engine_address: the engine that jobs run on.
+        service: the runner's; None where its container is among the containers.
+        reload_takes_gpus: see wiring.reload_takes_gpus.
     """
 
     entries: tuple[Entry, ...]
@@ -101,6 +107,9 @@ class Plan:
     allowed_pull_policies: tuple[PullPolicy, ...]
     custom_ca: bool
     environment: tuple[tuple[str, str], ...] = ()
+    engine_address: str = DEFAULT_ADDRESS
+    service: ServiceSpec | None = None
+    reload_takes_gpus: bool = False
 
     @property
     def concurrent(self) -> int:
@@ -109,9 +118,25 @@ class Plan:
 
 
 def plan_box(
-    host: HostFacts, engine: EngineFacts, settings: Settings, *, paths: Paths, box: Box, images: ImageTags
+    host: HostFacts,
+    engine: EngineFacts,
+    settings: Settings,
+    *,
+    paths: Paths,
+    box: Box,
+    images: ImageTags,
+    binary: RunnerBinary | None = None,
 ) -> Plan:
     """The plan for a box; touches nothing.
+
+    Args:
+        host: what it has.
+        engine: what its engine can do.
+        settings: what the user decided.
+        paths: where files go.
+        box: as its runners are named after it.
+        images: those to use.
+        binary: gitlab-runner's program, where the settings want it as a service.
 
     Raises:
         PrerequisiteError: the engine cannot hand a GPU to a container.
@@ -121,11 +146,17 @@ def plan_box(
         _entry(key, gpus, wire(gpus, engine, beside=everything), settings=settings, box=box, images=images)
         for key, gpus in _groups(host, settings)
     )
+    exporter = _exporter(entries, settings, paths, images)
+    service = None if binary is None else _service(binary, engine, settings, paths)
+    runner = [] if service is not None else [_runner(engine, settings, paths)]
     return Plan(
         entries=entries,
-        containers=_containers(entries, engine, settings, paths, images),
+        containers=(*runner, *exporter),
+        service=service,
         paths=paths,
-        runner_image=_runner_image(settings),
+        engine_address=engine.address,
+        reload_takes_gpus=reload_takes_gpus([entry.wiring for entry in entries], engine),
+        runner_image=_runner_image(settings) if service is None else "",
         helper_image=settings.helper_image,
         exporter_image=images.exporter if settings.metrics_listen != "off" else "",
         job_images=tuple(dict.fromkeys(entry.image for entry in entries)),
@@ -203,11 +234,9 @@ def _hardware(gpus: Sequence[Gpu]) -> str:
     return f"{what} {gpus[0].pci_address}".rstrip() if len(gpus) == 1 else what
 
 
-def _containers(
-    entries: Sequence[Entry], engine: EngineFacts, settings: Settings, paths: Paths, images: ImageTags
-) -> tuple[ContainerSpec, ...]:
-    runner = ContainerSpec(
-        name=f"{settings.name}-runner",
+def _runner(engine: EngineFacts, settings: Settings, paths: Paths) -> ContainerSpec:
+    return ContainerSpec(
+        name=runner_name(settings.name),
         role="runner",
         instance=settings.name,
         image=_runner_image(settings),
@@ -222,8 +251,34 @@ def _containers(
         stop_signal="SIGQUIT",
         security_opt=NO_NEW_PRIVILEGES,
     )
+
+
+def runner_name(instance: str) -> str:
+    """What an instance's runner is called: the container, or the service."""
+    return f"{instance}-runner"
+
+
+def _service(binary: RunnerBinary, engine: EngineFacts, settings: Settings, paths: Paths) -> ServiceSpec:
+    return ServiceSpec(
+        name=runner_name(settings.name),
+        instance=settings.name,
+        root=paths.root,
+        binary=binary.path,
+        version=binary.version,
+        config=paths.config,
+        folders=(paths.config_dir, paths.data_dir),
+        working_dir=paths.data_dir,
+        environment=settings.proxies(),
+        stop_s=settings.wait,
+        socket=engine.socket,
+    )
+
+
+def _exporter(
+    entries: Sequence[Entry], settings: Settings, paths: Paths, images: ImageTags
+) -> tuple[ContainerSpec, ...]:
     if settings.metrics_listen == "off":
-        return (runner,)
+        return ()
     address, port = split_listen(settings.metrics_listen)
     command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}"]
     mounts = []
@@ -248,14 +303,14 @@ def _containers(
         security_opt=NO_NEW_PRIVILEGES,
         wiring=join([entry.wiring for entry in entries]),
     )
-    return (runner, exporter)
+    return (exporter,)
 
 
 def selfcheck_spec(plan: Plan, entry: Entry) -> ContainerSpec:
     """The container that proves `entry`: wired, mounted and confined as config.toml does it for a job."""
     return job_container(
         ("gpurig-job", "selfcheck", "--backend", entry.backend, "--json"),
-        instance=plan.containers[0].instance,
+        instance=plan.paths.name,
         key=entry.key,
         image=entry.image,
         wiring=entry.wiring,

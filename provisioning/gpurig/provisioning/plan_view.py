@@ -9,6 +9,7 @@ from typing import Any
 from gpurig.common.terminal import harmless
 from gpurig.provisioning.config_toml import config_document, render_config
 from gpurig.provisioning.plan import Plan
+from gpurig.provisioning.service_spec import ServiceSpec, render_unit
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -49,12 +50,25 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             }
             for spec in plan.containers
         ],
+        "service": _service(plan.service),
         "images": {"runner": plan.runner_image, "job": list(plan.job_images), "exporter": plan.exporter_image},
         "files": {
             "config": str(plan.paths.config),
             "state": str(plan.paths.state),
             "models": str(plan.paths.models),
         },
+    }
+
+
+def _service(spec: ServiceSpec | None) -> dict[str, Any] | None:
+    if spec is None:
+        return None
+    return {
+        "name": spec.name,
+        "unit": str(spec.path),
+        "text": render_unit(spec),
+        "binary": str(spec.binary),
+        "version": spec.version,
     }
 
 
@@ -69,10 +83,14 @@ def plan_text(plan: Plan) -> str:
             *_folded("    tags: ", ", ".join(entry.runner.tags)),
             *_folded("    GPU by: ", "; ".join(f"{k} = {v}" for k, v in entry.wiring.config_keys().items()) or "none"),
         ]
-    lines += ["", "Images:", f"  runner    {plan.runner_image}"]
+    lines += ["", "Images:"]
+    lines += [f"  runner    {plan.runner_image}"] if plan.runner_image else []
     lines += [f"  job       {image}" for image in plan.job_images]
     lines += [f"  exporter  {plan.exporter_image}"] if plan.exporter_image else []
-    lines += ["", "Containers:"]
+    if plan.service is not None:
+        lines += ["", f"Service {plan.service.unit}, {plan.service.path}:", ""]
+        lines += textwrap.indent(render_unit(plan.service), "  ").splitlines()
+    lines += ["", "Containers:"] if plan.containers else []
     for spec in plan.containers:
         lines.append(f"  {spec.name} ({spec.network} network)")
         lines += [f"    {m.source} -> {m.target}{' (read-only)' if m.read_only else ''}" for m in spec.mounts]

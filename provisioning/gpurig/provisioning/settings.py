@@ -19,6 +19,10 @@ RUNNER_IMAGE = "gitlab/gitlab-runner:alpine-v19.4.0"
 
 RunnerType = Literal["project", "group", "instance"]
 PullPolicy = Literal["always", "if-not-present", "never"]
+ServiceKind = Literal["container", "systemd"]
+
+# A month: longer than any job, and short enough for every clock that it is given to.
+MOST_WAIT_S = 31 * 24 * 3600
 
 
 def _name(value: str) -> str:
@@ -100,6 +104,9 @@ class Settings(BaseModel):
         runner_type: whose runner it becomes.
         target: the project's or group's number or path; "" for an instance runner.
         name: the instance's name on this box: it names containers and folders.
+        service: what runs gitlab-runner: a container of the engine, or a service of systemd.
+        runner_binary: gitlab-runner's program for the service; the one on PATH where None.
+        wait: seconds for running jobs to end before the runner is stopped.
         runner_image: the image of gitlab-runner.
         helper_image: the image that clones and uploads in jobs; gitlab-runner's own choice where "".
         base_image: what job images stand on; the image builder's default where "".
@@ -133,6 +140,9 @@ class Settings(BaseModel):
     runner_type: RunnerType = "project"
     target: str = ""
     name: Annotated[str, AfterValidator(_name)] = "gpurig"
+    service: ServiceKind = "container"
+    runner_binary: OptionalFile = None
+    wait: int = Field(default=3600, ge=0, le=MOST_WAIT_S)
     runner_image: str = Field(default=RUNNER_IMAGE, min_length=1)
     helper_image: str = ""
     base_image: str = ""
@@ -209,6 +219,12 @@ def check_name(name: str) -> None:
         _name(name)
     except ValueError as error:
         raise InputError(f"--name: {error}") from error
+
+
+def wait_of(remembered: Mapping[str, Any]) -> int:
+    """The `wait` of remembered settings; its default where they have none, or are damaged."""
+    value = remembered.get("wait")
+    return value if isinstance(value, int) and 0 <= value <= MOST_WAIT_S else int(Settings.model_fields["wait"].default)
 
 
 def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Settings:

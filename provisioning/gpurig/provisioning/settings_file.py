@@ -20,7 +20,7 @@ from gpurig.provisioning.settings import Settings, reason_of
 # What stands in the file for `runner_type` and `target`.
 _WHOSE = ("project", "group", "instance")
 KEYS = tuple(sorted({*Settings.model_fields, *_WHOSE, "token_file"} - {"runner_type", "target"}))
-_FILES = ("tls_ca_file", "build_ca_bundle", "metrics_web_config", "token_file")
+_FILES = ("tls_ca_file", "build_ca_bundle", "metrics_web_config", "runner_binary", "token_file")
 # What people write instead, by the options' names.
 _MEANT = {"tag": "extra_tags", "tags": "extra_tags", "allow_image": "allowed_images", "gitlab": "url"}
 

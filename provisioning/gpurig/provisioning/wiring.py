@@ -72,6 +72,14 @@ class Wiring:
         return arguments
 
 
+def reload_takes_gpus(wirings: Sequence[Wiring], engine: EngineFacts) -> bool:
+    """Whether `systemctl daemon-reload` takes GPUs away from containers that run (nvidia-docker issue 1730).
+
+    NVIDIA's hook opens the devices behind runc's back, and systemd as the cgroup driver resets them at a reload.
+    """
+    return engine.cgroup_driver == "systemd" and any(one.device_ids and one.driver != "cdi" for one in wirings)
+
+
 def join(wirings: Sequence[Wiring]) -> Wiring:
     """One wiring that gives a container what all of `wirings` give: for the exporter, which sees every GPU.
 

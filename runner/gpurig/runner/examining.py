@@ -12,11 +12,11 @@ from gpurig.common.errors import ApplianceError, InputError
 from gpurig.common.gitlab_api import checked_url
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.doctor import Examination, ThisBox, Wanted
-from gpurig.provisioning.doctor.versions import numbers
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.settings import RUNNER_IMAGE, Settings, check_name
 from gpurig.provisioning.state import State, load_state
+from gpurig.provisioning.versions import numbers
 from gpurig.runner.up_run import with_rotated
 
 # The options of `doctor` that the settings remember, by their names there.
@@ -87,6 +87,8 @@ def wanted_of(
         paths=paths,
         has_token=has_token,
         ca_file=_ca_file(given.get("tls_ca_file"), known.get("tls_ca_file"), paths),
+        service=(given.get("service") or known.get("service")) == "systemd",
+        runner_binary=_program(given.get("runner_binary") or known.get("runner_binary")),
         cpu=bool(known.get("cpu")) if cpu is None else bool(cpu),
         set_up=bool(remembered.state.registrations),
         image_cuda=str(given.get("image_cuda") or ""),
@@ -94,6 +96,10 @@ def wanted_of(
         unread_hint=problem.hint if problem else "",
         **{name: value for name, value in texts.items() if value},
     )
+
+
+def _program(path: object) -> Path | None:
+    return Path(path) if isinstance(path, str | Path) and str(path) else None
 
 
 def _ca_file(given: Path | None, known: object, paths: Paths) -> Path | None:

@@ -12,9 +12,12 @@ from gpurig.provisioning.containers import FoundContainer, RunningJob
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.instances import Instance, instances, shared_gpus
 from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.plan import runner_name
+from gpurig.provisioning.services import FoundService
 from gpurig.provisioning.settings import check_name
 from gpurig.provisioning.state import Registration, State, load_state
 from gpurig.runner.renewing import due
+from gpurig.runner.serving import has_unit
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
 
@@ -51,8 +54,10 @@ class Overview:
     """Everything `status` shows.
 
     Attributes:
+        service: the runner's, where systemd runs it; None where the engine does.
         notes: what somebody should see to before it becomes a fault.
         engine_problem: why the engine could not be asked; None where it could.
+        service_problem: likewise for systemd.
         gitlab_problem: likewise for GitLab.
     """
 
@@ -61,8 +66,10 @@ class Overview:
     jobs: tuple[RunningJob, ...]
     host: HostFacts
     now: datetime
+    service: FoundService | None = None
     notes: tuple[str, ...] = ()
     engine_problem: ApplianceError | None = None
+    service_problem: ApplianceError | None = None
     gitlab_problem: ApplianceError | None = None
 
 
@@ -88,6 +95,13 @@ def look_around(world: World, *, name: str, root: Path, docker_host: str | None)
         containers, jobs = engine.find(name), engine.jobs(name)
     except ApplianceError as error:
         engine_problem = error
+    service, service_problem = None, None
+    # A unit that is there counts, too: a switch that was killed leaves one.
+    if state.settings.get("service") == "systemd" or has_unit(world, name, str(root)):
+        try:
+            service = world.services.find(runner_name(name))
+        except ApplianceError as error:
+            service_problem = error
     ca_file = None if world.disk.missing(paths.ca_file) else paths.ca_file
     runners = []
     gitlab_problem: ApplianceError | None = None
@@ -104,6 +118,8 @@ def look_around(world: World, *, name: str, root: Path, docker_host: str | None)
         jobs=jobs,
         host=world.detect(),
         now=world.now(),
+        service=service,
+        service_problem=service_problem,
         notes=_notes(state, instances(world.disk, root), name, world.now()),
         engine_problem=engine_problem,
         gitlab_problem=gitlab_problem,
@@ -141,12 +157,13 @@ def judge(seen: Overview) -> None:
     """Nothing where all is well.
 
     Raises:
-        PrerequisiteError: the engine, or a container. RemoteError: GitLab, or a runner that it does not know.
+        PrerequisiteError: the engine, systemd, a service or a container. RemoteError: GitLab, or a runner that it does
+        not know.
     """
-    if seen.engine_problem is not None:
-        raise seen.engine_problem
-    if not any(one.role == "runner" and one.status == "running" for one in seen.containers):
-        raise PrerequisiteError("the runner's container does not run", hint="start it: gpurig up")
+    for problem in (seen.engine_problem, seen.service_problem):
+        if problem is not None:
+            raise problem
+    _judge_process(seen)
     stopped = next((one for one in seen.containers if one.role != "selfcheck" and one.status != "running"), None)
     if stopped is not None:
         raise PrerequisiteError(
@@ -162,8 +179,20 @@ def judge(seen: Overview) -> None:
         )
 
 
+def _judge_process(seen: Overview) -> None:
+    in_container = any(one.role == "runner" and one.status == "running" for one in seen.containers)
+    if seen.service is None and not in_container:
+        raise PrerequisiteError("the runner's container does not run", hint="start it: gpurig up")
+    if seen.service is not None and not (in_container or seen.service.running):
+        name, status = seen.service.name, seen.service.status
+        raise PrerequisiteError(
+            f"the runner's service {name} is {status}", hint=f"gpurig up; its log: journalctl -u {name}"
+        )
+
+
 def overview_document(seen: Overview) -> dict[str, Any]:
     """The same as JSON; no tokens."""
+    problems = (seen.engine_problem, seen.service_problem, seen.gitlab_problem)
     return {
         "version": 1,
         "runners": [
@@ -180,11 +209,13 @@ def overview_document(seen: Overview) -> dict[str, Any]:
             for one in seen.runners
         ],
         "containers": [{"name": one.name, "role": one.role, "status": one.status} for one in seen.containers],
+        "service": seen.service
+        and {"name": seen.service.name, "status": seen.service.status, "enabled": seen.service.enabled},
         "jobs": [
             {"job_id": one.job_id, "project_id": one.project_id, "url": one.url, "container": one.container}
             for one in seen.jobs
         ],
         "gpus": [{"uuid": gpu.uuid, "name": gpu.name, "backend": gpu.backend} for gpu in seen.host.gpus],
         "notes": list(seen.notes),
-        "problems": [one.message for one in (seen.engine_problem, seen.gitlab_problem) if one is not None],
+        "problems": [one.message for one in problems if one is not None],
     }

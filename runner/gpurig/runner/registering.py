@@ -21,6 +21,7 @@ from gpurig.provisioning.runners import RefusedError
 from gpurig.provisioning.state import Intent, Registration, State
 from gpurig.runner.pruning import prune
 from gpurig.runner.renewing import forget
+from gpurig.runner.serving import remove_service
 from gpurig.runner.up_run import UpRun
 
 
@@ -224,6 +225,8 @@ def tidy(run: UpRun) -> str:
     """What cannot be taken back, after everything new is proven: delete what was replaced."""
     run.undo.forget()
     removed = _remove_old_containers(run)
+    if run.plan.service is None and (unit := remove_service(run.world, run.settings.name, str(run.paths.root))):
+        removed.append(f"service {unit}")
     removed += _delete_retired(run)
     if run.prune:
         removed += prune(run, instances(run.world.disk, run.paths.root))

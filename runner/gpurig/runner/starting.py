@@ -1,4 +1,4 @@
-"""The step that makes the engine's containers match the plan, keeping what runs until its successor runs."""
+"""The step that makes the runner's service and the containers match the plan, keeping what runs for a successor."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import functools
 from gpurig.common.errors import PrerequisiteError
 from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import FoundContainer
+from gpurig.runner.serving import hand_over, say_drain, start_service
 from gpurig.runner.up_run import UpRun
 
 PREVIOUS = "-previous"
 
 
 def start(run: UpRun) -> str:
-    """Create and start the containers that are missing, stopped, or made from something else."""
-    done = [said for spec in run.plan.containers if (said := _converge(run, spec))]
+    """Create and start what is missing, stopped, or made from something else."""
+    said = [hand_over(run), start_service(run), *(_converge(run, spec) for spec in run.plan.containers)]
+    done = [one for one in said if one]
     if not done:
         return "unchanged"
     run.changes.append("start")
@@ -69,9 +71,8 @@ def _remove_by_name(run: UpRun, spec: ContainerSpec) -> None:
 
 
 def _replace(run: UpRun, spec: ContainerSpec, image_id: str, current: FoundContainer) -> None:
-    jobs = run.engine.jobs(spec.instance) if spec.role == "runner" else ()
-    if jobs:
-        run.say("start", f"waiting for {len(jobs)} running job(s) to end, at most {run.drain_s} s")
+    if spec.role == "runner":
+        say_drain(run)
 
     def bring_back() -> None:
         if run.engine.status(current.id) == "gone":

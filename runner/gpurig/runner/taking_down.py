@@ -9,10 +9,12 @@ from pathlib import Path
 from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.instances import instances
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import check_name
+from gpurig.provisioning.plan import runner_name
+from gpurig.provisioning.settings import check_name, wait_of
 from gpurig.provisioning.state import State, load_state, save_state
 from gpurig.runner.pruning import remove_images
 from gpurig.runner.renewing import forget
+from gpurig.runner.serving import has_unit, remove_service
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
 
@@ -26,8 +28,8 @@ def take_down(
     root: Path,
     docker_host: str | None,
     unregister: bool,
-    drain_s: int,
     say: Say,
+    drain_s: int | None = None,
     images: bool = False,
 ) -> None:
     """Stop and remove the containers; with `unregister` also the runners in GitLab, and the files.
@@ -47,7 +49,11 @@ def take_down(
             locks.enter_context(world.disk.lock(paths.config_dir))
         state = with_rotated(load_state(world.disk, paths), world.disk.read(paths.config))
         engine = world.engine(docker_host or str(state.settings.get("docker_host") or ""))
-        _stop(engine, name, drain_s, say)
+        wait_s = wait_of(state.settings) if drain_s is None else drain_s
+        there = _stop_service(world, paths, wait_s, say)
+        there |= _stop(engine, name, wait_s, say)
+        if not there:
+            say("stop", "no container was there")
         if not unregister:
             say("files", f"kept: gpurig up starts it again ({paths.config_dir})")
             return
@@ -60,7 +66,21 @@ def take_down(
         _remove_files(world, paths, volumes, say)
 
 
-def _stop(engine: Engine, name: str, drain_s: int, say: Say) -> None:
+def _stop_service(world: World, paths: Paths, wait_s: int, say: Say) -> bool:
+    """Stop and remove the runner's service; whether there was one."""
+    if not has_unit(world, paths.name, str(paths.root)):
+        return False
+    name = runner_name(paths.name)
+    if not world.services.find(name).ended:
+        say("stop", f"stopping the service {name} after its running jobs, at most {wait_s} s")
+    world.services.stop(name, wait_s=wait_s)
+    world.services.disable(name)
+    say("stop", f"removed the service {remove_service(world, paths.name, str(paths.root))}")
+    return True
+
+
+def _stop(engine: Engine, name: str, drain_s: int, say: Say) -> bool:
+    """Stop and remove the containers; whether there was one."""
     found = sorted(engine.find(name), key=lambda one: one.role != "runner")
     for one in found:
         jobs = engine.jobs(name) if one.role == "runner" and one.running else ()
@@ -69,8 +89,7 @@ def _stop(engine: Engine, name: str, drain_s: int, say: Say) -> None:
         engine.stop(one.id, wait_s=drain_s if one.role == "runner" else 10)
         engine.remove(one.id)
         say("stop", f"removed the container {one.name}")
-    if not found:
-        say("stop", "no container was there")
+    return bool(found)
 
 
 def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:

@@ -14,6 +14,7 @@ from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import Plan
+from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runners import GitLab
 from gpurig.provisioning.settings import Settings, check_name, make_settings
 from gpurig.provisioning.state import Registration, State, load_state, save_state
@@ -28,6 +29,7 @@ class UpRun:
         changes: what was changed, in the words of the steps.
         notes: what the user should know at the end.
         image_ids: of every image that the plan names.
+        binary: gitlab-runner's program, where it is to be a service.
     """
 
     host: HostFacts
@@ -35,6 +37,7 @@ class UpRun:
     engine_facts: EngineFacts
     images: Images
     plan: Plan
+    binary: RunnerBinary | None = None
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class UpRun:
         *,
         say: Callable[[str, str], None],
         on_line: Callable[[str], None] = lambda _: None,
-        drain_s: int = 3600,
+        drain_s: int | None = None,
         online_s: float = 30.0,
         archives: tuple[Path, ...] = (),
         prune: bool = False,
@@ -58,7 +61,8 @@ class UpRun:
             paths: where files go.
             say: shows one step's line.
             on_line: gets every line of an image build.
-            drain_s: seconds that running jobs may take to end where the runner must be restarted.
+            drain_s: seconds that running jobs may take to end where the runner must be restarted; what the settings say
+                where None.
             online_s: seconds to wait for GitLab to hear from the runner.
             archives: files with images, for an engine that reaches no registry.
             pull: pull gitlab-runner's images also where they are there.
@@ -69,7 +73,7 @@ class UpRun:
         self.paths = paths
         self.say = say
         self.on_line = on_line
-        self.drain_s = drain_s
+        self.drain_s = settings.wait if drain_s is None else drain_s
         self.online_s = online_s
         self.archives = archives
         self.prune = prune
@@ -145,7 +149,7 @@ def prepare(
     root: Path,
     say: Callable[[str, str], None],
     on_line: Callable[[str], None],
-    drain_s: int,
+    drain_s: int | None = None,
     base: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     archives: tuple[Path, ...] = (),

@@ -15,17 +15,26 @@ from gpurig.provisioning.checks import (
     check_hardware,
     check_names,
     check_port,
+    check_unit,
 )
 from gpurig.provisioning.config_toml import config_document, holds, parse_config, render_config
 from gpurig.provisioning.instances import instances, shared_gpus
 from gpurig.provisioning.plan import Entry, plan_box, selfcheck_spec
+from gpurig.provisioning.runner_binary import check_runner_binary
 from gpurig.provisioning.state import Registration
 from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
+from gpurig.runner.process import RunnerProcess, runner_process
 from gpurig.runner.renewing import renew
 from gpurig.runner.selfchecking import findings
 from gpurig.runner.up_run import UpRun
 
 SELFCHECK_TIMEOUT_S = 300
+
+RELOAD_NOTE = (
+    "a new unit file takes systemctl daemon-reload, and with NVIDIA's hook and systemd's cgroups that takes the GPUs "
+    "away from containers that run; gpurig's own are seen to, others must be started again (gpurig doctor, cgroup "
+    "driver, says how to end this)"
+)
 
 
 def detect(run: UpRun) -> str:
@@ -53,7 +62,13 @@ def check(run: UpRun) -> str:
         for port in one.ports
     }
     check_port(run.settings, ours=run.settings.metrics_listen.replace("[", "").replace("]", "") in listening)
-    return f"Docker Engine {run.engine_facts.version}, folders, ports: fine"
+    fine = f"Docker Engine {run.engine_facts.version}, folders, ports: fine"
+    if run.settings.service == "container":
+        return fine
+    run.world.services.check()
+    run.binary = run.world.runner_binary(run.settings.runner_binary)
+    check_runner_binary(run.binary)
+    return f"{fine}; gitlab-runner {run.binary.version or 'of unknown version'} at {run.binary.path}"
 
 
 def plan(run: UpRun) -> str:
@@ -67,8 +82,13 @@ def plan(run: UpRun) -> str:
         paths=run.paths,
         box=run.world.box(run.paths),
         images=run.images.tags(),
+        binary=run.binary,
     )
     check_names(run.engine, run.plan.containers)
+    if run.plan.service is not None:
+        check_unit(run.world.disk, run.plan.service)
+        if run.plan.reload_takes_gpus:
+            run.notes.append(RELOAD_NOTE)
     mine = [gpu for entry in run.plan.entries for gpu in entry.gpus]
     for gpu, names in shared_gpus(mine, run.settings.name, instances(run.world.disk, run.paths.root)).items():
         run.notes.append(
@@ -175,28 +195,27 @@ def _selfcheck(run: UpRun, entry: Entry) -> None:
 
 def _wait_online(run: UpRun) -> str:
     """Wait until GitLab says that every runner is online, or, where the token may not ask, that its process is up."""
-    name = next(spec.name for spec in run.plan.containers if spec.role == "runner")
-    runner = next(one for one in run.engine.find(run.settings.name) if one.name == name)
+    process = runner_process(run)
     registrations = [one for one in run.state.registrations if one.key in {entry.key for entry in run.plan.entries}]
     answer = wait_for(
-        lambda: _heard(run, runner.id, registrations),
+        lambda: _heard(run, process, registrations),
         timeout_s=run.online_s,
         interval_s=0.5,
         clock=run.world.clock,
     )
     if answer is not None:
         return answer
-    status = run.engine.status(runner.id)
-    said = run.engine.logs(runner.id).strip().splitlines()
+    status = process.status()
+    said = process.logs().strip().splitlines()
     raise PrerequisiteError(
-        f"GitLab did not hear from the runner within {run.online_s:g} s (its container is {status}"
+        f"GitLab did not hear from the runner within {run.online_s:g} s (its {process.kind} is {status}"
         + (f", and said: {said[-1][:200]})" if said else ")"),
-        hint=f"docker logs {runner.name}",
+        hint=process.log_command,
     )
 
 
-def _heard(run: UpRun, container_id: str, registrations: list[Registration]) -> str | None:
-    if run.engine.status(container_id) != "running":
+def _heard(run: UpRun, process: RunnerProcess, registrations: list[Registration]) -> str | None:
+    if process.status() != process.up:
         return None
     answers = [run.gitlab().online(one.id) for one in registrations]
     if all(answer is True for answer in answers):

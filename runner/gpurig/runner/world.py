@@ -15,7 +15,9 @@ from gpurig.provisioning.disk import Disk, LocalDisk
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths, box_id
 from gpurig.provisioning.plan import Box, ImageTags, backends_of
+from gpurig.provisioning.runner_binary import RunnerBinary, find_runner_binary
 from gpurig.provisioning.runners import GitLab, HttpGitLab, TokenSource
+from gpurig.provisioning.services import Services, Systemd
 from gpurig.provisioning.settings import Settings
 
 
@@ -49,6 +51,7 @@ class World:
         engine: connects to the engine that the settings name.
         gitlab: talks to the GitLab at a URL, which a given certificate authority signed.
         images: the images for these settings and that host, on an engine.
+        runner_binary: gitlab-runner's program on this machine, the one that was named or the one on PATH.
     """
 
     detect: Callable[[], HostFacts]
@@ -57,6 +60,8 @@ class World:
     images: Callable[[Settings, HostFacts, Engine], Images]
     box: Callable[[Paths], Box]
     disk: Disk = field(default_factory=LocalDisk)
+    services: Services = field(default_factory=Systemd)
+    runner_binary: Callable[[Path | None], RunnerBinary] = find_runner_binary
     clock: Clock = field(default_factory=SystemClock)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 

@@ -22,7 +22,7 @@ _DONE_DOCKER = frozenset(
     | {"oom_kill_disable", "oom_score_adjust", "security_opt", "services_security_opt", "devices", "gpus", "ulimit"}
     | {"device_cgroup_rules", "disable_cache", "volumes", "extra_hosts", "network_mode", "pid_mode", "ipcmode", "dns"}
     | {"allowed_images", "allowed_pull_policies", "pull_policy", "shm_size", "tmpfs", "sysctls", "helper_image"}
-    | {"container_labels", "cgroup_parent", "userns_mode"}
+    | {"container_labels", "cgroup_parent", "userns_mode", "host"}
 )
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),

@@ -30,6 +30,14 @@ def system_id(path: Path) -> str:
     return made
 
 
+def _engine(hosts: set[str]) -> docker.DockerClient:
+    """The engine that `host` names; the environment's or the usual one where it is silent."""
+    if len(hosts) > 1:
+        raise configs.ConfigError("this runner has one engine for all its entries")
+    address = next(iter(hosts), "")
+    return docker.DockerClient(base_url=address, timeout=600) if address else docker.from_env(timeout=600)
+
+
 class Service:
     """Runs until a signal: SIGQUIT finishes the jobs first, SIGTERM and SIGINT abort them."""
 
@@ -45,7 +53,7 @@ class Service:
         self._remember()
         self._system_id = system_id(path.parent / ".runner_system_id")
         self._clients: dict[str, Client] = {}
-        self._engine = docker.from_env(timeout=600)
+        self._engine = _engine({str(entry.docker.get("host") or "") for entry in self._config.entries})
         self._wake = threading.Event()
         self._stopping = False
         self._guard = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from gpurig.common.errors import ApplianceError, PrerequisiteError
 from gpurig.provisioning.checks import check_certificates, check_folders, check_listen
 from gpurig.provisioning.distribution import Distribution, distribution
-from gpurig.provisioning.doctor import cdi, engine, exchange, nodes, space, toolkit, user_token
+from gpurig.provisioning.doctor import cdi, engine, exchange, nodes, runner_program, space, toolkit, user_token
 from gpurig.provisioning.doctor.port import PortSeen
 from gpurig.provisioning.doctor.runner_image import ImageSeen
 from gpurig.provisioning.doctor.user import user_name
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.runner_binary import PROGRAM, find_runner_binary
+from gpurig.provisioning.services import BOOTED
 
 if TYPE_CHECKING:
     import docker
@@ -65,6 +68,9 @@ class Box(Protocol):
 
     def image(self, name: str) -> ImageSeen:
         """An image on the engine, or in its registry."""
+
+    def runner_program(self, wanted: Path | None) -> runner_program.ProgramSeen:
+        """gitlab-runner's program: the one that is wanted, or the one on PATH."""
 
     def server(self) -> exchange.Answer:
         """GitLab's answer to GET /version."""
@@ -178,6 +184,13 @@ class ThisBox:
         except ApplianceError as error:
             return ImageSeen(name, present=False, problem=error.message, hint=error.hint)
         return ImageSeen(name, present=False)
+
+    def runner_program(self, wanted: Path | None) -> runner_program.ProgramSeen:
+        """gitlab-runner's program: the one that is wanted, or the one on PATH."""
+        absent = wanted is None and shutil.which(PROGRAM) is None
+        return runner_program.ProgramSeen(
+            binary=None if absent else find_runner_binary(wanted), systemd=BOOTED.is_dir()
+        )
 
     def server(self) -> exchange.Answer:
         """GitLab's answer to GET /version."""

@@ -13,9 +13,9 @@ from typing import Any
 from gpurig.common.errors import PrerequisiteError
 from gpurig.provisioning.distribution import Command
 from gpurig.provisioning.doctor.finding import Finding
-from gpurig.provisioning.doctor.versions import older
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Gpu
+from gpurig.provisioning.versions import older
 from gpurig.provisioning.wiring import NVIDIA_CDI, wire
 
 DEFAULT_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))

@@ -12,7 +12,6 @@ from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.finding import Finding
 from gpurig.provisioning.doctor.user import user_name
 from gpurig.provisioning.engine import (
-    DEFAULT_ADDRESS,
     OLDEST_VERSION,
     OutdatedError,
     answer_of,
@@ -21,7 +20,7 @@ from gpurig.provisioning.engine import (
     list_of,
     translated,
 )
-from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 
 if TYPE_CHECKING:
     import docker

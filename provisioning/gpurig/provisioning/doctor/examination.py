@@ -15,6 +15,7 @@ from gpurig.provisioning.doctor import (
     nodes,
     port,
     runner_image,
+    runner_program,
     server,
     space,
     toolkit,
@@ -233,9 +234,19 @@ def _port(at: Examination) -> tuple[Finding, ...]:
     return port.judge(seen, ours)
 
 
+def _runner_program(at: Examination) -> tuple[Finding, ...]:
+    if not at.wanted.service:
+        return (Finding("gitlab-runner", "skipped", "its container is used (--service systemd: its package)"),)
+    seen = at.look("gitlab-runner", lambda: at.box.runner_program(at.wanted.runner_binary))
+    return runner_program.judge(seen, at.where)
+
+
 def _runner_image(at: Examination) -> tuple[Finding, ...]:
     _ = at.facts
-    names = [name for name in (at.wanted.runner_image, at.wanted.helper_image) if name]
+    image = "" if at.wanted.service else at.wanted.runner_image
+    names = [name for name in (image, at.wanted.helper_image) if name]
+    if not names:
+        return (Finding("runner image", "skipped", "systemd runs gitlab-runner's package", area="gitlab"),)
     return runner_image.judge([at.look(f"image {name}", lambda name=name: at.box.image(name)) for name in names])  # type: ignore[misc]  # a lambda's default has no type
 
 
@@ -285,6 +296,7 @@ CHECKS = (
     Check("image space", "box", _image_space),
     Check("model space", "box", _model_space),
     Check("metrics port", "box", _port),
+    Check("gitlab-runner", "box", _runner_program),
     Check("clock", "box", _clock),
     Check("ca file", "box", _ca_file),
     Check("gitlab", "gitlab", _gitlab),

@@ -14,8 +14,8 @@ from gpurig.provisioning.cuda import (
 )
 from gpurig.provisioning.distribution import Distribution
 from gpurig.provisioning.doctor.finding import Finding
-from gpurig.provisioning.doctor.versions import numbers
 from gpurig.provisioning.facts import Gpu, HostFacts
+from gpurig.provisioning.versions import numbers
 
 
 def judge(host: HostFacts, *, cpu: bool) -> tuple[Finding, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gpurig.provisioning.distribution import Command, Distribution
 from gpurig.provisioning.doctor.exchange import Answer, Trouble
 from gpurig.provisioning.doctor.finding import Finding, Status
-from gpurig.provisioning.doctor.versions import numbers
+from gpurig.provisioning.versions import numbers
 
 # `POST /user/runners` came with 15.10 behind a flag, and is on by default from 16.0 (GitLab, "Register runners").
 OLDEST_GITLAB = (16, 0)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from gpurig.common.process import Finished, run
 from gpurig.provisioning.distribution import Distribution
 from gpurig.provisioning.doctor.finding import Finding, Status
-from gpurig.provisioning.doctor.versions import older
 from gpurig.provisioning.engine_facts import EngineFacts
+from gpurig.provisioning.versions import older
 
 # The first that generates CDI specs (NVIDIA, "Support for Container Device Interface").
 _OLDEST = (1, 12)

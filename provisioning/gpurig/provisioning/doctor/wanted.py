@@ -19,6 +19,8 @@ class Wanted:
         url: its GitLab; "" where nobody has said so yet.
         has_token: a user's token is at hand.
         ca_file: who signed GitLab's certificate; None for those that the machine trusts.
+        service: systemd shall run gitlab-runner, not the engine.
+        runner_binary: the program for it; the one on PATH where None.
         cpu: GPUs are left alone.
         set_up: `up` has been here: images and models that are there need no more space.
         image_cuda: the CUDA version of a job image, for example "13.0"; "" for the newest that each card runs.
@@ -34,6 +36,8 @@ class Wanted:
     metrics_listen: str = METRICS_LISTEN
     runner_image: str = RUNNER_IMAGE
     helper_image: str = ""
+    service: bool = False
+    runner_binary: Path | None = None
     cpu: bool = False
     set_up: bool = False
     image_cuda: str = ""

@@ -10,7 +10,7 @@ from gpurig.provisioning.doctor.cdi import DEFAULT_SPEC, generate
 from gpurig.provisioning.doctor.finding import Finding
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Gpu
-from gpurig.provisioning.wiring import wire
+from gpurig.provisioning.wiring import reload_takes_gpus, wire
 
 
 def judge(gpus: Sequence[Gpu], engine: EngineFacts, where: Distribution) -> tuple[Finding, ...]:
@@ -42,9 +42,7 @@ def _way(gpu: Gpu, gpus: Sequence[Gpu], engine: EngineFacts) -> str:
 
 
 def judge_hazard(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...]:
-    """Whether running jobs lose their NVIDIA GPU at a `systemctl daemon-reload` (nvidia-docker issue 1730).
-
-    NVIDIA's hook opens the devices behind runc's back, and systemd as the cgroup driver resets them at a reload.
+    """Whether running jobs lose their NVIDIA GPU at a `systemctl daemon-reload`; see wiring.reload_takes_gpus.
 
     Args:
         gpus: those that jobs are meant to get, one of NVIDIA's at least.
@@ -52,10 +50,11 @@ def judge_hazard(gpus: Sequence[Gpu], engine: EngineFacts) -> tuple[Finding, ...
     """
     cards = [gpu for gpu in gpus if gpu.backend == "cuda"]
     try:
-        by_cdi = all(wire([gpu], engine, beside=gpus).driver == "cdi" for gpu in cards)
+        wirings = [wire([gpu], engine, beside=gpus) for gpu in cards]
     except PrerequisiteError:
         return (Finding("cgroup driver", "skipped", "the GPUs are not wired yet", found=engine.cgroup_driver),)
-    if by_cdi or engine.cgroup_driver != "systemd":
+    if not reload_takes_gpus(wirings, engine):
+        by_cdi = all(one.driver == "cdi" for one in wirings)
         message = "CDI keeps GPUs in running jobs" if by_cdi else "GPUs stay in running jobs"
         return (Finding("cgroup driver", "ok", message, found=engine.cgroup_driver),)
     message = "running jobs lose their GPU at every systemctl daemon-reload, which package updates run"

@@ -32,6 +32,8 @@ INSTANCE = Paths.name
 @click.option("--tls-ca-file", type=click.Path(path_type=Path), help="Who signed GitLab's certificate (PEM).")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket. [unix:///var/run/docker.sock]")
 @click.option("--registry-mirror", metavar="HOST[/PATH]", help="Where the default images come from. [Docker Hub]")
+@click.option("--service", type=click.Choice(["container", "systemd"]), help="What shall run gitlab-runner.")
+@click.option("--runner-binary", metavar="FILE", type=click.Path(path_type=Path), help="Its program, for systemd.")
 @click.option("--runner-image", help="gitlab-runner's image. [the official one, pinned]")
 @click.option("--helper-image", help="gitlab-runner's helper image. [its own choice]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/doctor.md).")

@@ -14,7 +14,7 @@ from gpurig.runner.commands.instance import UserToken, instance_options, say_ste
 @instance_options
 @click.option("--unregister", is_flag=True, help="Delete the runners in GitLab, and all files but the models.")
 @click.option("--images", is_flag=True, help="With --unregister: remove the images that were built for it, too.")
-@click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
+@click.option("--wait", "drain_s", type=click.IntRange(0), help="Seconds for running jobs to end. [what up was told]")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket, where not that of the last up.")
 @click.option("--token-file", metavar="FILE", help="Only where an up was killed while it created a runner.")
 def down(
@@ -23,7 +23,7 @@ def down(
     root: Path,
     unregister: bool,
     images: bool,
-    drain_s: int,
+    drain_s: int | None,
     docker_host: str | None,
     token_file: str | None,
 ) -> None:

@@ -34,6 +34,7 @@ def outcome(run: UpRun) -> dict[str, Any]:
             for one in run.state.registrations
         ],
         "containers": [spec.name for spec in run.plan.containers],
+        "service": run.plan.service.name if run.plan.service else None,
         "metrics": run.settings.metrics_listen,
         "notes": run.notes,
     }

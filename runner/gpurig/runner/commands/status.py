@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def status(*, name: str, root: Path, everything: bool, docker_host: str | None, as_json: bool) -> None:
     """Show the runner, its containers and the running jobs.
 
-    Exit code 4 where the box is not set up, or its containers do not run; 5
+    Exit code 4 where the box is not set up, or its runner does not run; 5
     where GitLab cannot be asked, or does not know the runner.
     """
     from gpurig.provisioning.runners import GivenToken  # noqa: PLC0415 - heavy
@@ -51,6 +51,10 @@ def _show(seen: Overview) -> None:
     rows = [[f"#{one.id}", one.description, one.in_gitlab, one.token(seen.now)] for one in seen.runners]
     click.echo(table(["runner", "description", "in GitLab", "token lasts"], rows))
     click.echo()
+    if seen.service is not None:
+        boot = "starts at boot" if seen.service.enabled else "does not start at boot"
+        click.echo(table(["service", "state", ""], [[seen.service.name, seen.service.status, boot]]))
+        click.echo()
     click.echo(table(["container", "state"], [[one.name, one.status] for one in seen.containers]))
     click.echo()
     if seen.jobs:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 @settings_options
 @click.option("--install-missing", is_flag=True, help="First run the fixes that doctor names, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask whether --install-missing may run its commands.")
-@click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or what was done, as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the output of image builds.")
@@ -35,7 +34,6 @@ def up(
     root: Path,
     install_missing: bool,
     yes: bool,
-    drain_s: int,
     dry_run: bool,
     as_json: bool,
     verbose: bool,
@@ -63,7 +61,6 @@ def up(
         root=root.absolute(),
         say=lambda step, text: say_step(step, text, to_stderr=as_json or dry_run),
         on_line=(lambda line: click.echo(f"            {line}", err=True)) if verbose else (lambda _: None),
-        drain_s=drain_s,
     )
     if install_missing:
         from gpurig.runner.installing import install  # noqa: PLC0415 - heavy
@@ -91,4 +88,6 @@ def _show_plan(run: UpRun, *, as_json: bool) -> None:
 
     for problem in run.host.problems:
         say_step("problem", f"{problem.message} ({problem.hint})" if problem.hint else problem.message, to_stderr=True)
+    for note in run.notes:
+        say_step("note", note, to_stderr=True)
     click.echo(json.dumps(plan_document(run.plan), indent=1) if as_json else plan_text(run.plan))

@@ -65,6 +65,18 @@ _MORE = (
     click.option("--no-proxy", envvar=["NO_PROXY", "no_proxy"], help="Hosts that need no proxy, by commas."),
     click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket. [unix:///var/run/docker.sock]"),
     click.option("--registry-mirror", metavar="HOST[/PATH]", help="Where the default images come from. [Docker Hub]"),
+    click.option(
+        "--service",
+        type=click.Choice(["container", "systemd"]),
+        help="What runs gitlab-runner: its container, or a service around its package. [container]",
+    ),
+    click.option(
+        "--runner-binary",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="gitlab-runner's program for --service systemd. [the one on PATH]",
+    ),
+    click.option("--wait", type=click.IntRange(0), help="Seconds for running jobs to end. [3600]"),
     click.option("--runner-image", help="gitlab-runner's image. [the official one, pinned]"),
     click.option("--helper-image", help="gitlab-runner's helper image. [its own choice]"),
     click.option("--base-image", help="What job images stand on. [python:3.12-slim, pinned]"),
@@ -79,7 +91,7 @@ _MORE = (
     click.option("--build-ca-bundle", type=click.Path(path_type=Path), help="What image builds trust (PEM)."),
 )
 _LISTS = ("extra_tags", "allowed_images", "allowed_pull_policies")
-_FILES = ("tls_ca_file", "build_ca_bundle", "metrics_web_config")
+_FILES = ("tls_ca_file", "build_ca_bundle", "metrics_web_config", "runner_binary")
 
 
 def place_options(command: F) -> F:

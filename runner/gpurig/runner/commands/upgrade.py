@@ -14,7 +14,7 @@ from gpurig.runner.commands.instance import UserToken, instance_options, say_ste
 
 @click.command(epilog="Example: pip install --upgrade gpurig && gpurig upgrade")
 @instance_options
-@click.option("--wait", "drain_s", type=click.IntRange(0), default=3600, help="Seconds for running jobs to end. [3600]")
+@click.option("--wait", "drain_s", type=click.IntRange(0), help="Seconds for running jobs to end. [what up was told]")
 @click.option("--keep", is_flag=True, help="Keep the images of former versions.")
 @click.option("--pull", is_flag=True, help="Pull gitlab-runner's images again, for tags that move.")
 @click.option("--token-file", metavar="FILE", help="Only where a runner must be created.")
@@ -31,7 +31,7 @@ def upgrade(
     *,
     name: str,
     root: Path,
-    drain_s: int,
+    drain_s: int | None,
     keep: bool,
     pull: bool,
     token_file: str | None,
