@@ -14,7 +14,7 @@ from gpurig.common.command import run_command
 from gpurig.provisioning.doctor.exchange import Answer, ask
 from gpurig.provisioning.doctor.server import judge
 from gpurig.runner.__main__ import cli
-from standins.gitlab import GitLab
+from standins.gitlab import DEVELOPER, MAINTAINER, GitLab
 
 NOBODY = "unix:///nowhere/docker.sock"
 
@@ -42,6 +42,34 @@ def test_a_narrow_token_creates_runners_and_what_it_may_not_ask_is_skipped(gitla
     assert checks["token"]["found"] == "create_runner"
     assert verdict(checks, "gitlab version")[0] == "skipped"
     assert "read_user" in checks["gitlab version"]["message"]
+
+
+def test_the_role_of_the_tokens_owner_is_judged_where_the_token_may_ask(gitlab: GitLab, tmp_path: Path) -> None:
+    project = gitlab.add_project("lab/llm")
+    ada, bob = gitlab.add_user("ada"), gitlab.add_user("bob")
+    gitlab.add_member(project, ada, MAINTAINER)
+    gitlab.add_member(project, bob, DEVELOPER)
+    where = ("--project", "lab/llm")
+    _, checks = doctor(gitlab, tmp_path, *where, token=gitlab.add_token("api", user=ada))
+    assert (checks["token role"]["status"], checks["token role"]["found"]) == ("ok", "Maintainer")
+    result, checks = doctor(gitlab, tmp_path, *where, token=gitlab.add_token("api", user=bob))
+    assert verdict(checks, "token role") == (
+        "failed",
+        "the token's owner is Developer in the project lab/llm, and a runner takes Maintainer",
+    )
+    assert (checks["token role"]["area"], bool(checks["token role"]["hint"])) == ("gitlab", True)
+    # The engine is missing as well, which is this box's.
+    assert result.return_value == 4
+    _, checks = doctor(gitlab, tmp_path, "--instance", token=gitlab.add_token("api", user=ada))
+    assert checks["token role"]["status"] == "failed"
+    _, checks = doctor(gitlab, tmp_path, "--group", "lab", token=gitlab.add_token("api"))
+    assert (checks["token role"]["status"], checks["token role"]["found"]) == ("ok", "Owner")
+    _, checks = doctor(gitlab, tmp_path, *where, token=gitlab.add_token("create_runner", user=bob))
+    assert verdict(checks, "token role") == ("skipped", "a token of this scope may not ask for its owner's role")
+    _, checks = doctor(gitlab, tmp_path, token=gitlab.add_token("api", user=ada))
+    assert "--project" in checks["token role"]["message"]
+    _, checks = doctor(gitlab, tmp_path, *where, token=gitlab.add_token("api", user=ada, revoked=True))
+    assert verdict(checks, "token role") == ("skipped", "GitLab refuses the token")
 
 
 def test_a_wide_token_shows_the_version(gitlab: GitLab, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from gpurig.common import gitlab_api
 from gpurig.common.errors import EXIT_REMOTE, RemoteError
 from gpurig.provisioning.runner_spec import RunnerSpec
 from gpurig.provisioning.runners import GivenToken, HttpGitLab, RefusedError
-from standins.gitlab import MAINTAINER, GitLab
+from standins.gitlab import DEVELOPER, MAINTAINER, OWNER, GitLab
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def client(server: GitLab, *scopes: str) -> HttpGitLab:
 def test_a_narrow_token_makes_a_project_runner_that_lives_and_dies_by_its_own_token(server: GitLab) -> None:
     project = server.add_project("lab/llm")
     gitlab = client(server)
-    gitlab.check_token()
+    gitlab.check_token(spec_for(server, str(project.id)))
     made = gitlab.create(spec_for(server, str(project.id)))
     runner = server.runners[0]
     assert (runner.id, runner.token) == (made.id, made.token)
@@ -90,8 +90,76 @@ def test_a_refusal_says_that_nothing_was_made(server: GitLab) -> None:
     with pytest.raises(RefusedError, match="project 999"):
         client(server).create(spec_for(server, "999"))
     with pytest.raises(RemoteError, match="401"):
-        HttpGitLab(server.url, token=GivenToken("glpat-wrong")).check_token()
+        HttpGitLab(server.url, token=GivenToken("glpat-wrong")).check_token(spec_for(server, str(project.id)))
     assert not server.runners
+
+
+def refused(gitlab: HttpGitLab, spec: RunnerSpec) -> str:
+    """What `up` says before anything is made; "" where the token will do, as far as GitLab tells."""
+    try:
+        gitlab.check_token(spec)
+    except RemoteError as error:
+        return f"{error.message} ({error.hint})"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "message"),
+    [
+        ("project", MAINTAINER, ""),
+        ("project", OWNER, ""),
+        ("project", DEVELOPER, "is Developer in the project"),
+        ("project", 0, "sees no project"),
+        ("group", OWNER, ""),
+        ("group", MAINTAINER, "is Maintainer in the group"),
+        ("group", 0, "sees no group"),
+        ("instance", OWNER, "is no administrator"),
+    ],
+)
+def test_a_role_that_is_too_low_is_told_before_a_runner_is_asked_for(
+    server: GitLab, kind: Any, level: int, message: str
+) -> None:
+    somebody = server.add_user("somebody")
+    project = server.add_project("lab/llm")
+    if level and kind == "group":
+        project.group.members[somebody.id] = level
+    elif level:
+        server.add_member(project, somebody, level)
+    targets = {"project": (str(project.id), "lab/llm"), "group": (str(project.group.id), "lab"), "instance": ("",)}
+    wide = HttpGitLab(server.url, token=GivenToken(server.add_token("api", user=somebody)))
+    narrow = HttpGitLab(server.url, token=GivenToken(server.add_token("create_runner", user=somebody)))
+    for target in targets[kind]:
+        spec = spec_for(server, target, kind=kind)
+        said = refused(wide, spec)
+        assert message in said
+        assert bool(message) == bool(said)
+        # GitLab itself is the judge of the judgement.
+        if target.isdigit() or not target:
+            if message:
+                with pytest.raises(RefusedError):
+                    narrow.create(spec)
+            else:
+                narrow.create(spec)
+        # A token of scope create_runner alone may not ask.
+        assert refused(narrow, spec) == ""
+
+
+def test_a_role_in_the_group_counts_for_its_project_and_an_administrator_may_everything(server: GitLab) -> None:
+    project = server.add_project("lab/llm")
+    inherits, root = server.add_user("inherits"), server.add_user("root", admin=True)
+    project.group.members[inherits.id] = MAINTAINER
+    specs = [spec_for(server, str(project.id)), spec_for(server, str(project.group.id), kind="group")]
+    heir = HttpGitLab(server.url, token=GivenToken(server.add_token("api", user=inherits)))
+    assert refused(heir, specs[0]) == ""
+    admin = HttpGitLab(server.url, token=GivenToken(server.add_token("api", user=root)))
+    for spec in (*specs, spec_for(server, "", kind="instance")):
+        assert refused(admin, spec) == ""
+
+
+def test_scopes_that_create_no_runner_are_named(server: GitLab) -> None:
+    project = server.add_project("lab/llm")
+    said = refused(client(server, "read_api", "read_user"), spec_for(server, str(project.id)))
+    assert said.startswith("the token's scopes (read_api, read_user) do not allow to create a runner (")
 
 
 def test_a_lost_answer_is_found_by_its_description_and_deleted(server: GitLab) -> None:
@@ -177,7 +245,7 @@ def test_a_runners_token_is_exchanged_by_itself_and_the_old_one_is_worthless(ser
 CALLS: dict[str, Any] = {
     "change": lambda gitlab, spec: gitlab.change(1, spec),
     "reset_token": lambda gitlab, _: gitlab.reset_token("glrt-x"),
-    "check_token": lambda gitlab, _: gitlab.check_token(),
+    "check_token": lambda gitlab, spec: gitlab.check_token(spec),
     "create": lambda gitlab, spec: gitlab.create(spec),
     "accepts": lambda gitlab, _: gitlab.accepts("glrt-x"),
     "delete": lambda gitlab, _: gitlab.delete("glrt-x"),
@@ -223,8 +291,8 @@ def test_a_login_page_is_not_taken_for_an_answer(server: GitLab, call: str) -> N
 
 def test_an_unknown_certificate_authority_is_refused_and_a_named_one_is_trusted() -> None:
     with GitLab(tls=True) as server:
-        token = server.add_token("create_runner")
+        token, spec = server.add_token("create_runner"), spec_for(server, "1")
         with pytest.raises(RemoteError, match="certificate") as caught:
-            HttpGitLab(server.url, token=GivenToken(token)).check_token()
+            HttpGitLab(server.url, token=GivenToken(token)).check_token(spec)
         assert "--tls-ca-file" in caught.value.hint
-        HttpGitLab(server.url, token=GivenToken(token), ca_file=server.ca_file).check_token()
+        HttpGitLab(server.url, token=GivenToken(token), ca_file=server.ca_file).check_token(spec)

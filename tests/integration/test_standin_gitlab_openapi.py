@@ -40,6 +40,9 @@ def walk(server: GitLab) -> None:
     other = person.call("POST", "user/runners", json=body).json()
     for path in ("user", "version", "metadata", "personal_access_tokens/self", f"projects/{project.id}", "runners"):
         person.call("GET", path)
+    for path in (f"projects/{project.id}", f"groups/{group}"):
+        person.call("GET", f"{path}/members/all/{server.state.owner.id}")
+        person.call("GET", path)
     for path in (f"projects/{project.id}/runners", f"groups/{group}/runners", f"runners/{other['id']}"):
         person.call("GET", path, params={"page": 1, "per_page": 5} if path.endswith("/runners") else {})
     administrator.call("GET", "runners/all", params={"type": "project_type", "tag_list": "cpu"})

@@ -49,11 +49,19 @@ VERSION = Answer(URL, status=200, document={"version": "19.4.0-ee"}, skew_s=0.3)
 TOKEN = Answer(
     URL,
     status=200,
-    document={"scopes": ["create_runner"], "active": True, "revoked": False, "expires_at": "2027-01-02"},
+    document={"user_id": 7, "scopes": ["create_runner"], "active": True, "revoked": False, "expires_at": "2027-01-02"},
 )
 PROGRAM = ProgramSeen(RunnerBinary(Path("/usr/bin/gitlab-runner"), "19.4.0"), systemd=True)
 WANTED = Wanted(
-    Paths(), url=URL, has_token=True, ca_file=Path("/ca.pem"), image_cuda="13.0", service=True, helper_image="helper:1"
+    Paths(),
+    url=URL,
+    runner_type="project",
+    target="lab/llm",
+    has_token=True,
+    ca_file=Path("/ca.pem"),
+    image_cuda="13.0",
+    service=True,
+    helper_image="helper:1",
 )
 
 
@@ -80,6 +88,11 @@ class FixedBox:
     program_seen: ProgramSeen = PROGRAM
     version: Answer = VERSION
     token_answer: Answer = TOKEN
+    answers: dict[str, Answer] = field(
+        default_factory=lambda: {
+            "/projects/lab%2Fllm/members/all/7": Answer(URL, status=200, document={"access_level": 40})
+        }
+    )
     at: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     failures: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -154,6 +167,10 @@ class FixedBox:
     def token(self) -> Answer:
         self._call("token")
         return self.token_answer
+
+    def ask(self, path: str) -> Answer:
+        self._call("ask")
+        return self.answers.get(path, Answer(URL, status=403))
 
     def examine(self, **wanted: object) -> dict[str, Finding]:
         """The findings by name; `wanted` changes what the box is held against."""

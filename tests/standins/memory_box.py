@@ -198,7 +198,7 @@ class MemoryGitLab:
         self._online = online
         self._numbers = itertools.count(1)
 
-    def check_token(self) -> None:
+    def check_token(self, spec: RunnerSpec) -> None:
         return
 
     def create(self, spec: RunnerSpec) -> Created:

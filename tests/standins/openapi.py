@@ -48,6 +48,35 @@ _UNDOCUMENTED_BODY = {
 }
 # The entities expose these [lib/api/entities/ci/job_request], the document leaves them out.
 _UNDOCUMENTED_ANSWER = {("GET", "/api/v4/user"): {"is_admin"}}
+# Operations that the slice does not have, by their place in GitLab's own description of them.
+_NUMBER, _TEXT = {"type": "integer"}, {"type": "string"}
+_MEMBER = {
+    # docs.gitlab.com/api/members, "Get a member of a group or project, including inherited and invited members".
+    "responses": {
+        "200": {
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            **dict.fromkeys(("id", "access_level"), _NUMBER),
+                            **dict.fromkeys(("username", "name", "state", "avatar_url", "web_url", "email"), _TEXT),
+                            **dict.fromkeys(("created_at", "expires_at", "membership_state"), _TEXT),
+                            "locked": {"type": "boolean"},
+                            "created_by": {"type": "object"},
+                        },
+                        "required": ["id", "access_level"],
+                    }
+                }
+            }
+        },
+        "404": {},
+    }
+}
+_BESIDE_THE_SLICE = {
+    "/api/v4/projects/{id}/members/all/{user_id}": {"get": _MEMBER},
+    "/api/v4/groups/{id}/members/all/{user_id}": {"get": _MEMBER},
+}
 # One object in the document, an array or a free value on a server: validated by gitlab-runner itself, not by this.
 _UNTRUSTED_ANSWERS = frozenset({("POST", "/api/v4/jobs/request")})
 
@@ -70,7 +99,8 @@ class Document:
         return cls(yaml.safe_load(path.read_text(encoding="utf-8")))
 
     def operation(self, method: str, template: str) -> Mapping[str, Any] | None:
-        found = self.content["paths"].get(template, {}).get(method.lower())
+        paths = {**_BESIDE_THE_SLICE, **self.content["paths"]}
+        found = paths.get(template, {}).get(method.lower())
         return found if isinstance(found, dict) else None
 
     def violations(self, exchange: Exchange) -> list[str]:

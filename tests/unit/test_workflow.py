@@ -98,7 +98,7 @@ def test_a_second_up_asks_for_no_token() -> None:
     box = MemoryBox()
     up(box)
 
-    def no_token() -> None:
+    def no_token(_: object) -> None:
         raise InputError("asked for the token")
 
     box.gitlab.check_token = no_token  # type: ignore[method-assign]  # this is the call that needs it first

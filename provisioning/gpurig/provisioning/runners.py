@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpurig.common.errors import RemoteError
 from gpurig.common.gitlab_api import connect, said_by_gitlab, translated
+from gpurig.provisioning.role import ENOUGH, Said, look_at_role, scopes_of
 from gpurig.provisioning.runner_spec import RunnerSpec
 
 if TYPE_CHECKING:
@@ -77,8 +79,8 @@ class GivenToken:
 class GitLab(Protocol):
     """What provisioning asks of one GitLab; every method raises RemoteError where it fails."""
 
-    def check_token(self) -> None:
-        """Fail now, before anything is made, where GitLab cannot be reached or does not know the user's token."""
+    def check_token(self, spec: RunnerSpec) -> None:
+        """Fail now, before anything is made, where the user's token cannot create `spec`, as far as GitLab tells."""
 
     def create(self, spec: RunnerSpec) -> Created:
         """Make a runner; RefusedError where it was certainly not made."""
@@ -150,10 +152,35 @@ class HttpGitLab:
     def _as_runner(self) -> gitlab.Gitlab:
         return connect(self._url, ca_file=self._ca_file)
 
-    def check_token(self) -> None:
-        """Fail now, before anything is made, where GitLab cannot be reached or does not know the user's token."""
-        # A token of scope create_runner alone may not read the version: 403 then says that the token is known.
-        self._unless({403}, "checking the token", lambda: self._document(self._as_user().http_get("/version")))
+    def check_token(self, spec: RunnerSpec) -> None:
+        """Fail now, before anything is made, where the user's token cannot create `spec`, as far as GitLab tells."""
+        client = self._as_user()
+        token = self._said(client, "/personal_access_tokens/self")
+        if token.status == 401:
+            # In the words that every other call has for it.
+            self._unless((), "checking the token", lambda: client.http_get("/version"))
+        scopes = scopes_of(token.document)
+        if scopes is not None and not ENOUGH & set(scopes):
+            raise RemoteError(
+                f"the token's scopes ({', '.join(scopes) or 'none'}) do not allow to create a runner",
+                hint="make a new one with the scope create_runner: User settings, Access tokens",
+            )
+        role = look_at_role(functools.partial(self._said, client), spec.runner_type, spec.target, token.document)
+        if role.verdict == "too low":
+            raise RemoteError(role.message, hint=role.hint)
+
+    def _said(self, client: gitlab.Gitlab, path: str) -> Said:
+        """GitLab's answer to a GET, also where it says no."""
+        import gitlab  # noqa: PLC0415 - heavy
+
+        with translated("checking the token", self._url):
+            try:
+                return Said(200, self._document(client.http_get(path)))
+            except gitlab.GitlabError as error:
+                code = error.response_code
+                if code is None or not 400 <= code < 500 or not said_by_gitlab(error):
+                    raise
+                return Said(code)
 
     def create(self, spec: RunnerSpec) -> Created:
         """Make a runner; RefusedError where it was certainly not made."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gpurig.common.errors import ApplianceError, InputError
 from gpurig.common.gitlab_api import checked_url
@@ -14,7 +14,7 @@ from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.doctor import Examination, ThisBox, Wanted
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import RUNNER_IMAGE, Settings, check_name
+from gpurig.provisioning.settings import RUNNER_IMAGE, RunnerType, Settings, check_name
 from gpurig.provisioning.state import State, load_state
 from gpurig.provisioning.versions import numbers
 from gpurig.runner.up_run import with_rotated
@@ -82,10 +82,13 @@ def wanted_of(
     if given.get("image_cuda") and not numbers(str(given["image_cuda"])):
         raise InputError("--cuda: that is no version", hint="write it like 13.0")
     cpu = given.get("cpu")
+    whose = given if given.get("runner_type") else known
     problem = remembered.problem
     return Wanted(
         paths=paths,
         has_token=has_token,
+        runner_type=_kind(whose),
+        target=str(whose.get("target") or ""),
         ca_file=_ca_file(given.get("tls_ca_file"), known.get("tls_ca_file"), paths),
         service=(given.get("service") or known.get("service")) == "systemd",
         runner_binary=_program(given.get("runner_binary") or known.get("runner_binary")),
@@ -96,6 +99,10 @@ def wanted_of(
         unread_hint=problem.hint if problem else "",
         **{name: value for name, value in texts.items() if value},
     )
+
+
+def _kind(values: Mapping[str, Any]) -> RunnerType | None:
+    return next((one for one in get_args(RunnerType) if one == values.get("runner_type")), None)
 
 
 def _program(path: object) -> Path | None:

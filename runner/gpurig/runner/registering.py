@@ -30,7 +30,7 @@ def register(run: UpRun) -> str:
     _prepare(run)
     needs = {entry.key: _need(run, entry) for entry in run.plan.entries}
     if {"create", "change"} & set(needs.values()):
-        run.gitlab().check_token()
+        run.gitlab().check_token(run.plan.entries[0].runner)
     for intent in run.state.intents:
         _settle(run, intent)
     changed, created = [], []

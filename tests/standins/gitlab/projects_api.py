@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from standins.gitlab import auth, ci_config
@@ -16,7 +17,7 @@ REVISION = "0123456789a"
 def current_user(state: State, request: Request) -> Response:
     """GET /user."""
     who = auth.caller(state, request, "read_user")
-    return answer({**user_basic(who.user), "is_admin": who.user.admin, "bot": False})
+    return answer({**user_basic(who.user), **({"is_admin": True} if who.user.admin else {}), "bot": False})
 
 
 def version(state: State, request: Request) -> Response:
@@ -71,6 +72,34 @@ def group(state: State, request: Request) -> Response:
     """GET /groups/:id."""
     who = auth.caller(state, request)
     return answer(_group(auth.group_for(state, who, request.path_params["id"], 1), request))
+
+
+def project_member(state: State, request: Request) -> Response:
+    """GET /projects/:id/members/all/:user_id."""
+    who = auth.caller(state, request)
+    found = auth.project_for(state, who, request.path_params["id"], 1)
+    return _member(state, request, {**found.group.members, **_higher(found.members, found.group.members)})
+
+
+def group_member(state: State, request: Request) -> Response:
+    """GET /groups/:id/members/all/:user_id."""
+    who = auth.caller(state, request)
+    return _member(state, request, auth.group_for(state, who, request.path_params["id"], 1).members)
+
+
+def _higher(levels: Mapping[int, int], others: Mapping[int, int]) -> dict[int, int]:
+    return {user: max(level, others.get(user, 0)) for user, level in levels.items()}
+
+
+def _member(state: State, request: Request, levels: Mapping[int, int]) -> Response:
+    number = int(request.path_params["user_id"])
+    user = next((one for one in state.users if one.id == number), None)
+    # An administrator who is no member is none here either.
+    if user is None or number not in levels:
+        raise message(404, "404 Not found")
+    return answer(
+        {**user_basic(user), "access_level": levels[number], "membership_state": "active", "expires_at": None}
+    )
 
 
 def lint(state: State, request: Request) -> Response:

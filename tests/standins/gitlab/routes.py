@@ -37,12 +37,11 @@ def _parameter(found: re.Match[str]) -> str:
     name = found[1]
     if name == "artifact_path":
         return f"(?P<{name}>.+)"
-    return (
-        f"(?P<{name}>{_NUMBER if name in {'noteable_id', 'note_id', 'job_id', 'runner_id', 'package_id'} else '[^/]+'})"
-    )
+    return f"(?P<{name}>{_NUMBER if name in _NUMBERS else '[^/]+'})"
 
 
 _NUMBER = r"\d+"
+_NUMBERS = frozenset({"noteable_id", "note_id", "job_id", "runner_id", "package_id", "user_id"})
 _NUMBERED = frozenset({"noteable_id", "note_id", "job_id", "runner_id", "package_id"})
 _PACKAGES = "/api/v4/projects/{id}/packages"
 _GENERIC = _PACKAGES + "/generic/{package_name}/{package_version}/{file_name}"
@@ -73,6 +72,8 @@ ROUTES = (
     Route("DELETE", "/api/v4/personal_access_tokens/self", projects_api.revoke_own_token),
     Route("GET", "/api/v4/projects/{id}", projects_api.project),
     Route("GET", "/api/v4/groups/{id}", projects_api.group),
+    Route("GET", "/api/v4/projects/{id}/members/all/{user_id}", projects_api.project_member),
+    Route("GET", "/api/v4/groups/{id}/members/all/{user_id}", projects_api.group_member),
     Route("POST", "/api/v4/projects/{id}/ci/lint", projects_api.lint),
     Route("GET", _NOTES, projects_api.notes),
     Route("POST", _NOTES, projects_api.create_note),

@@ -78,6 +78,9 @@ class Box(Protocol):
     def token(self) -> exchange.Answer:
         """GitLab's answer to GET /personal_access_tokens/self."""
 
+    def ask(self, path: str) -> exchange.Answer:
+        """GitLab's answer to GET `path`, with the user's token."""
+
 
 class ThisBox:
     """The machine that gpurig runs on."""
@@ -198,7 +201,11 @@ class ThisBox:
 
     def token(self) -> exchange.Answer:
         """GitLab's answer to GET /personal_access_tokens/self."""
-        return exchange.ask(self._url, user_token.PATH, token=self._token, ca_file=self._ca_file)
+        return self.ask(user_token.PATH)
+
+    def ask(self, path: str) -> exchange.Answer:
+        """GitLab's answer to GET `path`, with the user's token."""
+        return exchange.ask(self._url, path, token=self._token, ca_file=self._ca_file)
 
     def close(self) -> None:
         """Leave the engine."""

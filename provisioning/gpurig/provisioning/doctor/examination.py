@@ -266,16 +266,31 @@ def _clock(at: Examination) -> tuple[Finding, ...]:
     return server.judge_clock(at.server, at.where)
 
 
+def _tokenless(at: Examination) -> str:
+    """Why GitLab is not asked about the user's token; "" where it is."""
+    if not at.wanted.url:
+        return server.NO_URL
+    if not at.wanted.has_token:
+        return "no token was given"
+    answer = at.server
+    unreached = answer is None or any(one.status == "failed" for one in server.judge(answer))
+    return "GitLab was not reached" if unreached else ""
+
+
 def _token(at: Examination) -> tuple[Finding, ...]:
     today = at.look("now", at.box.now).date()
-    if not at.wanted.url:
-        return user_token.judge(None, today, skipped=server.NO_URL)
-    if not at.wanted.has_token:
-        return user_token.judge(None, today, skipped="no token was given")
-    answer = at.server
-    if answer is None or any(one.status == "failed" for one in server.judge(answer)):
-        return user_token.judge(None, today, skipped="GitLab was not reached")
-    return user_token.judge(at.look("token", at.box.token), today)
+    skipped = _tokenless(at)
+    return user_token.judge(None if skipped else at.look("token", at.box.token), today, skipped=skipped)
+
+
+def _role(at: Examination) -> tuple[Finding, ...]:
+    skipped = _tokenless(at)
+    token = None if skipped else at.look("token", at.box.token)
+
+    def ask(path: str) -> Answer:
+        return at.look(f"role: {path}", lambda: at.box.ask(path))
+
+    return user_token.judge_role(at.wanted.runner_type, at.wanted.target, token, ask, skipped=skipped)
 
 
 CHECKS = (
@@ -302,6 +317,7 @@ CHECKS = (
     Check("gitlab", "gitlab", _gitlab),
     Check("gitlab version", "gitlab", _version),
     Check("token", "gitlab", _token),
+    Check("token role", "gitlab", _role),
     Check(
         "runner tokens",
         "gitlab",

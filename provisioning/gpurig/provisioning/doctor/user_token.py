@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 from gpurig.provisioning.doctor.exchange import Answer
 from gpurig.provisioning.doctor.finding import Finding, Status
+from gpurig.provisioning.role import ENOUGH, Said, look_at_role, needed_role, scopes_of
+from gpurig.provisioning.settings import RunnerType
 from gpurig.provisioning.state import Registration
 
 PATH = "/personal_access_tokens/self"
 
 _NEEDED = "create_runner or api"
-_ENOUGH = {"create_runner", "api"}
 _SOON_DAYS = 30
 # gitlab-runner renews its own tokens; one that is this close was not renewed.
 _RUNNER_SOON_DAYS = 3
@@ -53,15 +54,50 @@ def _refusal(document: dict[str, Any]) -> str:
 
 
 def _scopes(document: dict[str, Any]) -> Finding:
-    scopes = sorted(str(scope) for scope in document["scopes"])
-    found = ", ".join(scopes) or "none"
+    found = ", ".join(sorted(str(scope) for scope in document["scopes"])) or "none"
     if document.get("revoked") is True or document.get("active") is False:
         return _say("failed", "the token is no longer active", found=found, hint=_NEW)
-    if "granular" in scopes or document.get("granular_scopes"):
+    scopes = scopes_of(document)
+    if scopes is None:
         return _say("skipped", "a fine-grained token: GitLab does not say whether it may create runners", found=found)
-    if not _ENOUGH & set(scopes):
+    if not ENOUGH & set(scopes):
         return _say("failed", "the token's scopes do not allow to create a runner", found=found, hint=_NEW)
-    return _say("ok", "may create runners, where its owner's role does", found=found)
+    return _say("ok", "its scope allows to create runners", found=found)
+
+
+def judge_role(
+    kind: RunnerType | None, target: str, token: Answer | None, ask: Callable[[str], Answer], *, skipped: str = ""
+) -> tuple[Finding, ...]:
+    """The finding on the role of the token's owner in the project or group that shall get the runner.
+
+    Args:
+        kind: whose runner it shall be; None where nobody said so yet.
+        target: the project or group.
+        token: the answer to GET /personal_access_tokens/self; None where it was not asked.
+        ask: GETs another path of GitLab's API.
+        skipped: why nothing was asked.
+    """
+    if kind is None:
+        skipped = skipped or "nobody said whose runner: give --project, --group or --instance"
+    elif token is not None and token.status == 401:
+        skipped = "GitLab refuses the token"
+    if skipped or kind is None:
+        return (Finding("token role", "skipped", skipped, area="gitlab"),)
+
+    def said(path: str) -> Said:
+        answer = ask(path)
+        return Said(answer.status, answer.document)
+
+    role = look_at_role(said, kind, target, token.document if token is not None and token.status == 200 else None)
+    needed = f"{needed_role(kind)} of the {kind}" if target else needed_role(kind)
+    if role.verdict == "unknown":
+        return (Finding("token role", "skipped", role.message, needed=needed, area="gitlab"),)
+    if role.verdict == "enough":
+        message = "the token's owner may create the runner"
+        return (Finding("token role", "ok", message, found=role.found, needed=needed, area="gitlab"),)
+    return (
+        Finding("token role", "failed", role.message, found=role.found, needed=needed, hint=role.hint, area="gitlab"),
+    )
 
 
 def _expiry(document: dict[str, Any], today: date) -> Finding:

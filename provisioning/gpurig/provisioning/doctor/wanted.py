@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpurig.provisioning.listen import METRICS_LISTEN
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.settings import RUNNER_IMAGE
+from gpurig.provisioning.settings import RUNNER_IMAGE, RunnerType
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Wanted:
     Attributes:
         paths: where its files go.
         url: its GitLab; "" where nobody has said so yet.
+        runner_type: whose runner it shall be; None where nobody has said so yet.
+        target: the project or group.
         has_token: a user's token is at hand.
         ca_file: who signed GitLab's certificate; None for those that the machine trusts.
         service: systemd shall run gitlab-runner, not the engine.
@@ -30,6 +32,8 @@ class Wanted:
 
     paths: Paths
     url: str = ""
+    runner_type: RunnerType | None = None
+    target: str = ""
     has_token: bool = False
     ca_file: Path | None = None
     docker_host: str = ""

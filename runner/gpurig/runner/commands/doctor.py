@@ -11,13 +11,17 @@ import click
 
 from gpurig.provisioning.paths import Paths
 from gpurig.runner.commands.instance import UserToken, instance_options
+from gpurig.runner.commands.up_options import whose
 
 # Paths and options call an instance so where nobody said otherwise.
 INSTANCE = Paths.name
 
 
-@click.command(epilog="Example: gpurig doctor --url https://gitlab.example.com --token-file token")
+@click.command(epilog="Example: gpurig doctor --url https://gitlab.example.com --project 42 --token-file token")
 @click.option("--url", help="GitLab's address; that of the last up where not given.")
+@click.option("--project", metavar="PATH-OR-ID", help="Whose runner it shall be: judges the token owner's role there.")
+@click.option("--group", metavar="PATH-OR-ID", help="The same for a group's runner.")
+@click.option("--instance", is_flag=True, default=None, help="The same for everybody's runner.")
 @click.option("--token-file", metavar="FILE", help="The user's token, to be judged, too; - for stdin. Or GPURIG_TOKEN.")
 @click.option(
     "--settings",
@@ -57,6 +61,7 @@ def doctor(
         written = read_settings_file(settings_file)
         base, token_file = written.values, token_file or written.token_file
         name = str(base.get("name", name)) if name == INSTANCE else name
+    given |= whose(given.pop("project"), given.pop("group"), instance=bool(given.pop("instance")))
     token = UserToken(token_file).at_hand
     with looking(given, name=name, root=root.absolute(), token=token, base=base) as look:
         at = look()

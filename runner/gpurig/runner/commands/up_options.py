@@ -148,7 +148,7 @@ def read_given(context: click.Context, options: Mapping[str, Any], *, name: str)
     values.pop("archives")
     now = {
         **{key: value for key, value in values.items() if key not in {"project", "group", "instance"}},
-        **_whose(values["project"], values["group"], instance=bool(values["instance"])),
+        **whose(values["project"], values["group"], instance=bool(values["instance"])),
     }
     now |= {key: tuple(one for one in now[key] if one) if now[key] else None for key in _LISTS}
     # Remembered for the next run, which may start in another folder. "" is no file: it takes the setting back.
@@ -171,7 +171,12 @@ def read_given(context: click.Context, options: Mapping[str, Any], *, name: str)
     return Given({**now, "name": name}, base, from_environment, name, token_file)
 
 
-def _whose(project: str | None, group: str | None, *, instance: bool) -> dict[str, str]:
+def whose(project: str | None, group: str | None, *, instance: bool) -> dict[str, str]:
+    """`runner_type` and `target` of the options --project, --group and --instance; nothing where none was given.
+
+    Raises:
+        InputError: more than one was.
+    """
     chosen = [
         (kind, target)
         for kind, target in (("project", project), ("group", group), ("instance", "" if instance else None))
