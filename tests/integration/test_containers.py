@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import secrets
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -178,6 +180,39 @@ def test_published_addresses_are_read_back(adapter: DockerEngine, make: MakeSpec
     spec = make("sleep", "600", network="bridge", ports=(Port(9476, "127.0.0.1", 59476),))
     adapter.create(spec, image_id(adapter, spec))
     assert adapter.find(instance)[0].ports == ("127.0.0.1:59476",)
+
+
+def test_an_image_is_kept_while_a_container_or_another_instance_needs_it(
+    adapter: DockerEngine, make: MakeSpec, base_image: str
+) -> None:
+    name, other = f"gpurig-test-uses-{secrets.token_hex(4)}:1", f"gpurig-test-uses-{secrets.token_hex(4)}:1"
+    # An image of its own, so that no other container is made from it.
+    recipe = f"FROM {base_image}\nLABEL test={name}\n".encode()
+    adapter.client.images.build(fileobj=io.BytesIO(recipe), tag=name, rm=True)
+    image = adapter.client.images.get(name)
+    image.tag(other)
+    try:
+        assert adapter.image_users(name) == frozenset()
+        adapter.use_image(name, "aaaaaaaa")
+        adapter.use_image(name, "bbbbbbbb")
+        adapter.use_image(name, "bbbbbbbb")
+        adapter.use_image(other, "cccccccc")
+        assert adapter.image_users(name) == {"aaaaaaaa", "bbbbbbbb"}
+        assert adapter.image_users(other) == {"cccccccc"}
+        adapter.release_image(name, "aaaaaaaa")
+        adapter.release_image(name, "aaaaaaaa")
+        assert adapter.image_users(name) == {"bbbbbbbb"}
+        container = adapter.create(replace(make("true"), image=name), str(image.id))
+        # It has other names, and the engine alone would forget this one.
+        assert not adapter.remove_image(name)
+        adapter.remove(container)
+        assert adapter.remove_image(name)
+        assert adapter.image_id(name) is None
+        assert not adapter.remove_image(name)
+        assert adapter.image_users(name) == frozenset()
+    finally:
+        for tag in adapter.client.images.get(str(image.id)).tags:
+            adapter.client.images.remove(tag, force=True)
 
 
 def test_an_image_that_nobody_has_is_told(adapter: DockerEngine) -> None:

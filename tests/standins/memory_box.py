@@ -20,7 +20,7 @@ from gpurig.provisioning.container_spec import ContainerSpec
 from gpurig.provisioning.containers import FoundContainer, OnOutput, RunningJob, RunResult
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
-from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.paths import Paths, box_id
 from gpurig.provisioning.plan import Box, ImageTags, backends_of
 from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runner_spec import RunnerSpec
@@ -90,6 +90,7 @@ class MemoryEngine:
     def __init__(self, facts: EngineFacts) -> None:
         self.described = facts
         self.images: dict[str, str] = {}
+        self.uses: set[tuple[str, str]] = set()
         self.containers: dict[str, MemoryContainer] = {}
         self.archives: dict[Path, tuple[str, ...]] = {}
         self.running_jobs: tuple[RunningJob, ...] = ()
@@ -118,6 +119,17 @@ class MemoryEngine:
         if any(one.spec.image == name for one in self.containers.values()):
             return False
         return self.images.pop(name, None) is not None
+
+    def image_users(self, name: str) -> frozenset[str]:
+        return frozenset(user for tag, user in self.uses if tag == name)
+
+    def use_image(self, name: str, user: str) -> None:
+        if name not in self.images:
+            raise PrerequisiteError(f"no such image: {name}")
+        self.uses.add((name, user))
+
+    def release_image(self, name: str, user: str) -> None:
+        self.uses.discard((name, user))
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         return tuple(
@@ -316,6 +328,7 @@ class MemoryBox:
         self.binary = RunnerBinary(Path("/usr/bin/gitlab-runner"), "19.4.0")
         self.systemd = MemorySystemd(self.disk, on_start=lambda name: self._runs(name.removesuffix("-runner")))
         self.twice: list[str] = []
+        self.roots: dict[str, Path] = {}
         self.engine.on_start = self._started
 
     def _started(self, spec: ContainerSpec) -> None:
@@ -326,7 +339,11 @@ class MemoryBox:
         """gitlab-runner writes its system id when it has read its configuration."""
         if len(self.runners_of(instance)) > 1:
             self.twice.append(instance)
-        self.disk.write(Paths(root=ROOT, name=instance).system_id, "r_1", mode=0o600)
+        self.disk.write(self.paths_of(instance).system_id, "r_1", mode=0o600)
+
+    def paths_of(self, instance: str) -> Paths:
+        """Where an instance's files are; names are unique on an engine, whatever the roots."""
+        return Paths(root=self.roots.get(instance, ROOT), name=instance)
 
     def runners_of(self, instance: str) -> list[str]:
         """The runner's processes that an instance has."""
@@ -338,8 +355,7 @@ class MemoryBox:
         return containers + [name for name in self.systemd.processes if name == f"{instance}-runner"]
 
     def _online(self, runner_id: int) -> bool:
-        names = self.disk.names(self.paths.config_dir.parent)
-        config = "".join(self.disk.read(Paths(root=ROOT, name=name).config) or "" for name in names)
+        config = "".join(self.disk.read(self.paths_of(name).config) or "" for name in self.roots)
         up = any(one.spec.role == "runner" and one.status == "running" for one in self.engine.containers.values())
         return (up or bool(self.systemd.processes)) and f"id = {runner_id}\n" in config
 
@@ -358,7 +374,7 @@ class MemoryBox:
             engine=lambda _: engine,
             gitlab=lambda _url, _ca: gitlab,
             images=make_images,
-            box=lambda _: Box("ada", "12345678"),
+            box=lambda paths: Box("ada", "12345678" if paths == Paths(root=ROOT) else box_id("a machine", paths)),
             disk=broken.wrap(self.disk, "disk", PrerequisiteError),
             services=broken.wrap(self.systemd, "systemd", PrerequisiteError),
             runner_binary=lambda _: self.binary,
@@ -377,13 +393,15 @@ class MemoryBox:
         archives: tuple[Path, ...] = (),
         prune: bool = False,
         name: str = "gpurig",
+        root: Path = ROOT,
         **given: Any,
     ) -> UpRun:
         """A run of `up` on this box."""
+        self.roots[name] = root
         return UpRun(
             self.world(faults),
             self.settings(name=name, **given),
-            Paths(root=ROOT, name=name),
+            Paths(root=root, name=name),
             say=lambda *_: None,
             drain_s=5,
             archives=archives,
@@ -399,6 +417,7 @@ class MemoryBox:
                 str(path): (self._without_numbers(text), mode) for path, (text, mode) in sorted(self.disk.files.items())
             },
             "systemd": self.systemd.snapshot(),
+            "image users": sorted(self.engine.uses),
             "folders": sorted(str(folder) for folder in self.disk.folders),
         }
 

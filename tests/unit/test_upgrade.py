@@ -65,6 +65,40 @@ def test_an_upgrade_leaves_images_that_it_did_not_make_or_that_another_instance_
     assert "gpurig-job-cpu:1" not in box.engine.images
 
 
+def test_an_upgrade_leaves_images_that_an_instance_under_another_root_needs() -> None:
+    elsewhere = Path("/elsewhere")
+    box = MemoryBox(HostFacts())
+    up(box, metrics_listen="127.0.0.1:1")
+    up(box, name="second", root=elsewhere)
+    box.version = "2"
+    up(box, metrics_listen="127.0.0.1:1", prune=True)
+    # The exporter's image nobody else needs; the second instance's jobs still come with version 1.
+    assert "gpurig-exporter:1" not in box.engine.images
+    assert {"gpurig-job-cpu:1", "gpurig-job-cpu:2"} <= set(box.engine.images)
+    assert "gpurig-job-cpu:1" not in state_of(box).images
+    up(box, name="second", root=elsewhere, prune=True)
+    assert "gpurig-job-cpu:1" not in box.engine.images
+    # The first one leaves with its images, but for what the second needs; then that goes, too.
+    for name, root in (("gpurig", ROOT), ("second", elsewhere)):
+        assert "gpurig-job-cpu:2" in box.engine.images
+        take_down(
+            box.world(), name=name, root=root, docker_host=None, unregister=True, images=True, say=lambda *_: None
+        )
+    assert set(box.engine.images) == {RUNNER_IMAGE}
+    assert box.engine.uses == set()
+
+
+def test_an_instance_that_left_keeps_nobodys_images() -> None:
+    elsewhere = Path("/elsewhere")
+    box = MemoryBox(HostFacts())
+    up(box, name="second", root=elsewhere)
+    up(box)
+    take_down(box.world(), name="second", root=elsewhere, docker_host=None, unregister=True, say=lambda *_: None)
+    box.version = "2"
+    up(box, prune=True)
+    assert "gpurig-job-cpu:1" not in box.engine.images
+
+
 def test_a_new_default_runner_image_takes_effect_and_waits_for_running_jobs() -> None:
     box = MemoryBox(HostFacts())
     up(box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # gitlab-runner's own labels on job containers (executors/docker/internal/labels/labels.go).
 _JOB_LABEL = "com.gitlab.gitlab-runner"
 _CONFLICT = 409
+# Names that instances give to images which they need, beside the images' own. The engine is the one place that
+# instances under different roots share, and a name can be added and removed while containers run.
+_USES = "gpurig-uses/"
 _OWN_ROLES = ("runner", "exporter", "selfcheck")
 
 
@@ -94,6 +98,15 @@ class Engine(Protocol):
 
     def remove_image(self, name: str) -> bool:
         """Forget an image's name, and the image where it has no other; False where it is not there or in use."""
+
+    def image_users(self, name: str) -> frozenset[str]:
+        """Which instances of gpurig said that they need the image of that name, whatever `--root` is theirs."""
+
+    def use_image(self, name: str, user: str) -> None:
+        """Say that the instance `user` (its box id) needs it; nothing where that is known."""
+
+    def release_image(self, name: str, user: str) -> None:
+        """Say that it does not any more; nothing where it never did, or the image is gone."""
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         """The containers of an instance, but for those of jobs."""
@@ -194,6 +207,11 @@ class DockerEngine:
 
         with translated(f"removing the image {name}"):
             try:
+                image_id = str(self.client.images.get(name).id)
+                # Of an image with another name the engine would forget this one, whoever uses it.
+                users = self.client.containers.list(all=True, filters={"ancestor": image_id}, ignore_removed=True)
+                if any(one.attrs.get("Image") == image_id for one in users):
+                    return False
                 self.client.images.remove(name)
             except docker.errors.ImageNotFound:
                 return False
@@ -202,6 +220,38 @@ class DockerEngine:
                     return False
                 raise
         return True
+
+    def image_users(self, name: str) -> frozenset[str]:
+        """Which instances of gpurig said that they need the image of that name, whatever `--root` is theirs."""
+        import docker.errors  # noqa: PLC0415
+
+        with translated(f"looking for the image {name}"):
+            try:
+                tags = self.client.images.get(name).tags
+            except docker.errors.ImageNotFound:
+                return frozenset()
+        end = _use_tag(name, "").removeprefix(_USES)
+        return frozenset(tag.removeprefix(_USES).removesuffix(end) for tag in tags if _is_use(tag, end))
+
+    def use_image(self, name: str, user: str) -> None:
+        """Say that the instance `user` (its box id) needs it; nothing where that is known."""
+        repository, _, tag = _use_tag(name, user).partition(":")
+        with translated(f"marking the image {name} as used"):
+            self.client.api.tag(name, repository, tag)
+
+    def release_image(self, name: str, user: str) -> None:
+        """Say that it does not any more; nothing where it never did, or the image is gone."""
+        import docker.errors  # noqa: PLC0415
+
+        with translated(f"releasing the image {name}"):
+            try:
+                self.client.images.remove(_use_tag(name, user), noprune=True)
+            except docker.errors.ImageNotFound:
+                return
+            except docker.errors.APIError as error:
+                # It was the image's last name, and a container runs from it.
+                if error.status_code != _CONFLICT:
+                    raise
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         """The containers of an instance, but for those of jobs."""
@@ -354,6 +404,15 @@ class DockerEngine:
                 return self.client.containers.get(container_id)
             except docker.errors.NotFound:
                 return None
+
+
+def _use_tag(name: str, user: str) -> str:
+    """The name by which `user` says that it needs the image `name`: an image may have several."""
+    return f"{_USES}{user}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _is_use(tag: str, end: str) -> bool:
+    return tag.startswith(_USES) and tag.endswith(end)
 
 
 def _ports(attributes: dict[str, Any]) -> tuple[str, ...]:

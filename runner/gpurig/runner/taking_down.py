@@ -12,7 +12,7 @@ from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import runner_name
 from gpurig.provisioning.settings import check_name, wait_of
 from gpurig.provisioning.state import State, load_state, save_state
-from gpurig.runner.pruning import remove_images
+from gpurig.runner.pruning import release_images, remove_images
 from gpurig.runner.renewing import forget
 from gpurig.runner.serving import has_unit, remove_service
 from gpurig.runner.up_run import with_rotated
@@ -60,9 +60,12 @@ def take_down(
         tokens = [one.token for one in (*state.registrations, *state.retired)]
         _unregister(world, paths, state, say)
         volumes = engine.remove_volumes(tokens) if tokens else 0
+        box_id = world.box(paths).box_id
         if images:
-            removed = remove_images(engine, state.images, name, instances(world.disk, paths.root))
+            removed = remove_images(engine, state.images, name, box_id, instances(world.disk, paths.root))
             say("images", f"removed {', '.join(removed)}" if removed else "none was to be removed")
+        else:
+            release_images(engine, state.images, box_id)
         _remove_files(world, paths, volumes, say)
 
 

@@ -13,7 +13,7 @@ from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths
-from gpurig.provisioning.plan import Plan
+from gpurig.provisioning.plan import Box, Plan
 from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runners import GitLab
 from gpurig.provisioning.settings import Settings, check_name, make_settings
@@ -36,6 +36,7 @@ class UpRun:
     engine: Engine
     engine_facts: EngineFacts
     images: Images
+    box: Box
     plan: Plan
     binary: RunnerBinary | None = None
 

@@ -24,6 +24,7 @@ from gpurig.provisioning.runner_binary import check_runner_binary
 from gpurig.provisioning.state import Registration
 from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
 from gpurig.runner.process import RunnerProcess, runner_process
+from gpurig.runner.pruning import use
 from gpurig.runner.renewing import renew
 from gpurig.runner.selfchecking import findings
 from gpurig.runner.up_run import UpRun
@@ -74,13 +75,14 @@ def check(run: UpRun) -> str:
 def plan(run: UpRun) -> str:
     """What the box shall become."""
     run.load()
+    run.box = run.world.box(run.paths)
     run.images = run.world.images(run.settings, run.host, run.engine)
     run.plan = plan_box(
         run.host,
         run.engine_facts,
         run.settings,
         paths=run.paths,
-        box=run.world.box(run.paths),
+        box=run.box,
         images=run.images.tags(),
         binary=run.binary,
     )
@@ -115,6 +117,7 @@ def image(run: UpRun) -> str:
             run.say("image", f"building {tag}{slow}")
         had = run.images.ensure(tag, on_line=run.on_line)
         run.image_ids[tag] = had.id
+        use(run, tag)
         if had.built:
             done.append(f"built {tag}")
     if not done:
