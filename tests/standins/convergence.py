@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ from unittest import mock
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.facts import Gpu, HostFacts
 from gpurig.provisioning.service_spec import UNIT_DIR
+from gpurig.provisioning.state import State, save_state
 from gpurig.runner import workflow
 
 from standins.faults import Faults, Killed, every_fault
@@ -137,6 +139,14 @@ SCENARIOS = {
 }
 
 
+# What lost the token of a runner that is left in GitLab.
+CAUSES = {
+    "unanswered": "created, and the answer did not reach the disk",
+    "unrenewed": "its token renewed, and the answer did not reach the disk",
+    "expired": "its token had run out before",
+}
+
+
 @dataclass
 class Outcome:
     """What came of all faults in one scenario.
@@ -145,8 +155,10 @@ class Outcome:
         calls: how many an undisturbed run makes.
         injected: faults tried, four for each call: failing and being killed, before the call and after it.
         healed: after which the next `up` ended in the state of an undisturbed one.
-        orphans: runners in GitLab at the end that no file of the box knows.
+        orphans: runners in GitLab at the end whose token no file of the box has.
+        causes: the same, by what lost the token: CAUSES.
         untold: those of them whose name the user was not told.
+        undeletable: those of them that are still there after an `up` with a token of scope `api`.
         traces: failed runs that left something else than what was there before.
         doubled: runs in which two runner processes had the same configuration at a time, and so took twice the jobs.
         details: where it went wrong, for a person.
@@ -156,6 +168,8 @@ class Outcome:
     injected: int = 0
     healed: int = 0
     orphans: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    undeletable: int = 0
     untold: int = 0
     traces: int = 0
     doubled: int = 0
@@ -167,8 +181,12 @@ def _box(scenario: Scenario, *, wide: bool) -> MemoryBox:
 
 
 def _without_orphans(box: MemoryBox) -> dict[str, Any]:
+    """What lasts, without runners that nobody can delete, and without what the box remembers of them."""
     for number in box.orphans():
         del box.gitlab.runners[number]
+    if (text := box.disk.read(box.paths.state)) is not None:
+        state = State.model_validate_json(text).model_copy(update={"lost": ()})
+        save_state(box.disk, box.paths, state)
     return box.snapshot()
 
 
@@ -209,6 +227,8 @@ def _try(scenario: Scenario, faults: Faults, wanted: dict[str, Any], outcome: Ou
     workflow.up(second)
     orphans = box.orphans()
     outcome.orphans += len(orphans)
+    for number in orphans:
+        outcome.causes[_cause(box, number, faults)] += 1
     notes = "\n".join(first.notes + second.notes)
     for number in orphans:
         if f"#{number}," not in notes and f'"{box.gitlab.runners[number][1].description}"' not in notes:
@@ -217,10 +237,24 @@ def _try(scenario: Scenario, faults: Faults, wanted: dict[str, Any], outcome: Ou
     if box.twice:
         outcome.doubled += 1
         outcome.details.append(f"two runners at a time: {where}")
+    if orphans:
+        # Whoever gives a wider token once is rid of them.
+        box.gitlab.may_list = True
+        workflow.up(box.run(**scenario.given))
+        outcome.undeletable += len(box.orphans())
+        box.gitlab.may_list = wide
     if _without_orphans(box) == wanted:
         outcome.healed += 1
     else:
         outcome.details.append(f"not healed: {where}")
+
+
+def _cause(box: MemoryBox, number: int, faults: Faults) -> str:
+    """What lost the token of a runner that is left."""
+    if box.gitlab.runners[number][0] in box.gitlab.expired:
+        return "expired"
+    asked = [call for call in faults.calls[: faults.at + 1] if call in {"gitlab.create", "gitlab.reset_token"}]
+    return "unrenewed" if asked[-1:] == ["gitlab.reset_token"] else "unanswered"
 
 
 def _taken_back(box: MemoryBox, before: dict[str, Any], wanted: dict[str, Any], faults: Faults, *, wide: bool) -> bool:

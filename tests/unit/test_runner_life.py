@@ -6,17 +6,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from gpurig.common.errors import PrerequisiteError, RemoteError
+from gpurig.common.errors import ApplianceError, PrerequisiteError, RemoteError
 from gpurig.provisioning.config_toml import parse_config
 from gpurig.provisioning.containers import RunResult
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, maintenance_note, spec_from
 from gpurig.provisioning.state import State
 from gpurig.runner import workflow
+from gpurig.runner.overview import look_around
 from gpurig.runner.renewing import due
+from gpurig.runner.taking_down import take_down
 from gpurig.runner.up_run import UpRun
 from standins.convergence import card, no_machine
-from standins.memory_box import MemoryBox, two_gpus
+from standins.faults import Faults
+from standins.memory_box import ROOT, MemoryBox, two_gpus
 from standins.plans import plan_for
 
 
@@ -172,3 +175,49 @@ def test_a_spec_is_the_same_after_it_was_stored() -> None:
     spec = plan_for(two_gpus(), maximum_timeout=900).entries[0].runner
     assert spec_from(spec.document()).digest() == spec.digest()
     assert spec_from({**spec.document(), "of another version": 1}).place == spec.place
+
+
+def test_a_runner_whose_token_is_lost_is_told_once_and_deleted_with_the_first_wider_token() -> None:
+    box = MemoryBox(HostFacts(), may_list=False)
+    box.gitlab.expires_at = box.today + timedelta(days=30)
+    up(box)
+    box.today += timedelta(days=31)
+    box.gitlab.expires_at += timedelta(days=31)
+    box.gitlab.expired = {token for token, _ in box.gitlab.runners.values()}
+    old = next(iter(box.gitlab.runners))
+    told = up(box).notes
+    assert any(f"the runner #{old}, whose token is lost" in note for note in told)
+    assert up(box).notes == []
+    seen = look_around(box.world(), name="gpurig", root=ROOT, docker_host=None)
+    assert any(f"#{old}" in note for note in seen.notes)
+    box.gitlab.may_list = True
+    assert up(box).changes == ["tidy"]
+    assert old not in box.gitlab.runners
+    assert len(box.gitlab.runners) == 1
+    assert look_around(box.world(), name="gpurig", root=ROOT, docker_host=None).notes == ()
+
+
+def test_down_deletes_what_was_lost_where_it_is_given_a_wider_token() -> None:
+    box = MemoryBox(HostFacts(), may_list=False)
+    count = Faults()
+    workflow.up(box.run(count))
+    lost = MemoryBox(HostFacts(), may_list=False)
+    with pytest.raises(ApplianceError):
+        workflow.up(lost.run(Faults(at=count.calls.index("gitlab.create"), after=True)))
+    assert len(lost.gitlab.runners) == 1
+    said: list[str] = []
+
+    def down() -> None:
+        take_down(
+            lost.world(),
+            name="gpurig",
+            root=ROOT,
+            docker_host=None,
+            unregister=True,
+            say=lambda step, text: said.append(f"{step} {text}"),
+        )
+
+    lost.gitlab.may_list = True
+    down()
+    assert lost.gitlab.runners == {}
+    assert any("deleted an unused runner" in line for line in said)

@@ -27,6 +27,7 @@ def test_whatever_call_fails_the_next_up_heals_it_and_a_failed_one_leaves_nothin
     assert outcome.doubled == 0, outcome.details
     assert outcome.untold == 0, outcome.details
     assert not (wide and outcome.orphans), outcome.details
+    assert outcome.undeletable == 0, outcome.details
 
 
 def test_a_down_that_fails_anywhere_is_finished_by_the_next() -> None:

@@ -59,6 +59,31 @@ class Intent(_Part):
     description: str
 
 
+class Lost(_Part):
+    """A runner that GitLab may still have, and that nobody here can delete: its token is lost or has run out.
+
+    A token of a wider scope than create_runner can; the first `up` or `down` that is given one does.
+
+    Attributes:
+        runner_type: where GitLab lists it.
+        description: it names this box, so that no other box's runner is meant.
+        id: None where GitLab's answer to its creation was lost.
+    """
+
+    url: str
+    runner_type: str
+    description: str
+    id: int | None = None
+
+    def told(self) -> str:
+        """What the user must know of it."""
+        which = f'an unused runner "{self.description}"' if self.id is None else f"the runner #{self.id}"
+        return (
+            f"GitLab may still have {which}, whose token is lost: delete it there, or run gpurig up once with a token "
+            "of scope api"
+        )
+
+
 class State(_Part):
     """The content of state.json.
 
@@ -66,6 +91,7 @@ class State(_Part):
         registrations: the runners in use, one an entry.
         retired: runners that were replaced or are not wanted any more, and are still in GitLab.
         intents: runners of which it is not known whether GitLab created them.
+        lost: runners that only a wider token can delete.
         images: the tags of the images that this instance had built or pulled, current and superseded.
         verified: by entry, what was proven by the last self-check (a digest of image, wiring and drivers).
         settings: of the last `up` that reached its end.
@@ -75,6 +101,7 @@ class State(_Part):
     registrations: tuple[Registration, ...] = ()
     retired: tuple[Registration, ...] = ()
     intents: tuple[Intent, ...] = ()
+    lost: tuple[Lost, ...] = ()
     images: tuple[str, ...] = ()
     verified: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -92,7 +119,7 @@ class State(_Part):
     @property
     def empty(self) -> bool:
         """It says nothing about GitLab."""
-        return not (self.registrations or self.retired or self.intents)
+        return not (self.registrations or self.retired or self.intents or self.lost)
 
 
 def load_state(disk: Disk, paths: Paths) -> State:
@@ -116,10 +143,11 @@ def load_state(disk: Disk, paths: Paths) -> State:
 
 
 def save_state(disk: Disk, paths: Paths, state: State) -> None:
-    """Write the state whole, for its owner's eyes only.
+    """Write the state whole, for its owner's eyes only; its folder must be there.
+
+    Nothing else is done here: between GitLab's answer and this write a runner's token is in no file.
 
     Raises:
         PrerequisiteError: it cannot be written.
     """
-    disk.make_directory(paths.config_dir, mode=0o700)
     disk.write(paths.state, state.model_dump_json(indent=1) + "\n", mode=0o600)

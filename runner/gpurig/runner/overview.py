@@ -150,7 +150,7 @@ def _notes(state: State, everybody: tuple[Instance, ...], name: str, now: dateti
         f"the GPU {gpu} also serves {', '.join(names)}: jobs of both can meet in its memory"
         for gpu, names in shared_gpus(gpus, name, everybody).items()
     ]
-    return tuple(late + shared)
+    return tuple(late + shared + [one.told() for one in state.lost])
 
 
 def judge(seen: Overview) -> None:

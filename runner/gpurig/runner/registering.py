@@ -18,9 +18,9 @@ from gpurig.provisioning.instances import instances
 from gpurig.provisioning.plan import Entry
 from gpurig.provisioning.runner_spec import spec_from
 from gpurig.provisioning.runners import RefusedError
-from gpurig.provisioning.state import Intent, Registration, State
+from gpurig.provisioning.state import Intent, Lost, Registration, State
 from gpurig.runner.pruning import prune
-from gpurig.runner.renewing import forget
+from gpurig.runner.renewing import delete_lost, forget
 from gpurig.runner.serving import remove_service
 from gpurig.runner.up_run import UpRun
 
@@ -199,17 +199,27 @@ def _settle(run: UpRun, intent: Intent) -> None:
     """Find out whether GitLab made the runner of an intention, and delete it: its token is lost."""
     if intent not in run.state.intents:
         return
-    known = {one.id for one in (*run.state.registrations, *run.state.retired)}
-    found = run.gitlab(intent.url).find(run.settings.runner_type, intent.description)
-    if found is None:
-        note = f'GitLab may still have an unused runner "{intent.description}": look, and delete it there'
-        if note not in run.notes:
-            run.notes.append(note)
-        return
-    for runner_id in found:
-        if runner_id not in known:
-            run.gitlab(intent.url).delete_by_id(runner_id)
-    run.save(_without_intent(run.state, intent))
+    lost = Lost(url=intent.url, runner_type=run.settings.runner_type, description=intent.description)
+    state = _without_intent(run.state, intent)
+    if delete_lost(run.gitlab(intent.url), lost, _known(run.state)) is None:
+        tell(run, lost)
+        # Not as an intention any more: the next one for this entry reads the same.
+        state = _with_lost(state, lost)
+    run.save(state)
+
+
+def _with_lost(state: State, lost: Lost) -> State:
+    return state.model_copy(update={"lost": tuple(dict.fromkeys((*state.lost, lost)))})
+
+
+def _known(state: State) -> set[int]:
+    return {one.id for one in (*state.registrations, *state.retired)}
+
+
+def tell(run: UpRun, lost: Lost) -> None:
+    """Tell the user of a runner that nobody here can delete, once a run."""
+    if lost.told() not in run.notes:
+        run.notes.append(lost.told())
 
 
 def _in_order(*registrations: Registration) -> tuple[Registration, ...]:
@@ -230,13 +240,31 @@ def tidy(run: UpRun) -> str:
     removed += _delete_retired(run)
     if run.prune:
         removed += prune(run, instances(run.world.disk, run.paths.root))
-    if run.state.intents:
-        # The user was told; telling it at every run would help nobody.
-        run.save(run.state.model_copy(update={"intents": ()}))
+    removed += _delete_lost(run)
     if not removed:
         return "unchanged"
     run.changes.append("tidy")
     return "removed " + ", ".join(removed)
+
+
+def _delete_lost(run: UpRun) -> list[str]:
+    """Runners that former runs lost; what is not found now waits for a wider token, and the user was told once."""
+    still, removed = [], []
+    for lost in run.state.lost:
+        try:
+            deleted = delete_lost(run.gitlab(lost.url), lost, _known(run.state))
+        except RemoteError:
+            # A GitLab that was left for another may be gone for good.
+            if lost.url == run.settings.url:
+                raise
+            deleted = None
+        if deleted is None:
+            still.append(lost)
+        elif deleted:
+            removed.append(f"runner #{lost.id}" if lost.id else "a runner that was never used")
+    if tuple(still) != run.state.lost:
+        run.save(run.state.model_copy(update={"lost": tuple(still)}))
+    return removed
 
 
 def _delete_retired(run: UpRun) -> list[str]:
@@ -247,14 +275,18 @@ def _delete_retired(run: UpRun) -> list[str]:
             run.notes.append(f"runner #{one.id} still runs a job: the next `gpurig up` deletes it")
             continue
         try:
-            note = forget(run.gitlab(one.url), one, run.world.now())
-            run.notes += [note] if note else []
+            lost = forget(run.gitlab(one.url), one, run.world.now())
         except RemoteError:
             if one.url == run.settings.url:
                 raise
             # An instance that was left for another may be gone for good: it must not keep this one from working.
             run.notes.append(f"runner #{one.id} at {one.url} could not be deleted: delete it there")
-        run.save(run.state.model_copy(update={"retired": tuple(other for other in run.state.retired if other != one)}))
+            lost = None
+        state = run.state.model_copy(update={"retired": tuple(other for other in run.state.retired if other != one)})
+        if lost is not None:
+            tell(run, lost)
+            state = _with_lost(state, lost)
+        run.save(state)
         removed.append(f"runner #{one.id}")
     return removed
 

@@ -7,12 +7,13 @@ disk, the exchange, the new token on disk, then in config.toml, from which no un
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from gpurig.provisioning.config_toml import parse_config, render_config
 from gpurig.provisioning.runners import GitLab
-from gpurig.provisioning.state import Registration
+from gpurig.provisioning.state import Lost, Registration
 from gpurig.runner.up_run import UpRun
 
 # Later than gitlab-runner's own quarter of the life, so that the two do not meet.
@@ -78,23 +79,47 @@ def token_keys(one: Registration) -> dict[str, Any]:
     return {"token": one.token} | {name: time.replace(microsecond=0) for name, time in times.items() if time}
 
 
-def forget(gitlab: GitLab, one: Registration, now: datetime) -> str:
+def forget(gitlab: GitLab, one: Registration, now: datetime) -> Lost | None:
     """Delete a runner in GitLab: by its own token, or, where that is worthless, by what the user's token may do.
 
     Returns:
-        What the user must see to; "" where it is gone.
+        The runner where GitLab may still have it, and no token at hand can tell; None where it is gone.
 
     Raises:
         RemoteError: GitLab failed.
     """
     if gitlab.delete(one.token):
-        return ""
+        return None
     # Somebody deleted it, or the token is not its own any more.
-    found = gitlab.find(str(one.sent.get("runner_type", "project")), one.description)
-    if found is not None:
-        if one.id in found:
-            gitlab.delete_by_id(one.id)
-        return ""
-    if one.renewing or (one.expires_at is not None and one.expires_at <= now):
-        return f"GitLab may still have the runner #{one.id}, whose token is lost: delete it there"
-    return ""
+    lost = Lost(
+        url=one.url,
+        runner_type=str(one.sent.get("runner_type", "project")),
+        description=one.description,
+        id=one.id,
+    )
+    if delete_lost(gitlab, lost, known=()) is not None:
+        return None
+    return lost if one.renewing or (one.expires_at is not None and one.expires_at <= now) else None
+
+
+def delete_lost(gitlab: GitLab, lost: Lost, known: Collection[int]) -> int | None:
+    """Delete a runner that is known by its number or its description alone; None where no token at hand may look.
+
+    Args:
+        gitlab: the one that has it.
+        lost: the runner.
+        known: runners of this box that may be called the same.
+
+    Returns:
+        How many were deleted: of an unanswered creation there may be none.
+
+    Raises:
+        RemoteError: GitLab failed.
+    """
+    found = gitlab.find(lost.runner_type, lost.description)
+    if found is None:
+        return None
+    meant = [one for one in found if (one not in known if lost.id is None else one == lost.id)]
+    for runner_id in meant:
+        gitlab.delete_by_id(runner_id)
+    return len(meant)

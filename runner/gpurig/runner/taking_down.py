@@ -11,9 +11,9 @@ from gpurig.provisioning.instances import instances
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import runner_name
 from gpurig.provisioning.settings import check_name, wait_of
-from gpurig.provisioning.state import State, load_state, save_state
+from gpurig.provisioning.state import Lost, State, load_state, save_state
 from gpurig.runner.pruning import release_images, remove_images
-from gpurig.runner.renewing import forget
+from gpurig.runner.renewing import delete_lost, forget
 from gpurig.runner.serving import has_unit, remove_service
 from gpurig.runner.up_run import with_rotated
 from gpurig.runner.world import World
@@ -99,7 +99,7 @@ def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:
     # The copy: what `--tls-ca-file` named may be gone.
     ca_file = None if world.disk.missing(paths.ca_file) else paths.ca_file
     for one in (*state.registrations, *state.retired):
-        note = forget(world.gitlab(one.url, ca_file), one, world.now())
+        lost = forget(world.gitlab(one.url, ca_file), one, world.now())
         state = state.model_copy(
             update={
                 "registrations": tuple(other for other in state.registrations if other != one),
@@ -107,16 +107,15 @@ def _unregister(world: World, paths: Paths, state: State, say: Say) -> None:
             }
         )
         save_state(world.disk, paths, state)
-        say(*(("note", note) if note else ("gitlab", f"deleted the runner #{one.id} at {one.url}")))
-    for intent in state.intents:
-        kind = str(state.settings.get("runner_type") or "project")
-        gitlab = world.gitlab(intent.url, ca_file)
-        found = gitlab.find(kind, intent.description)
-        for runner_id in found or ():
-            gitlab.delete_by_id(runner_id)
-            say("gitlab", f"deleted the unused runner #{runner_id} at {intent.url}")
-        if found is None:
-            say("note", f'GitLab may still have an unused runner "{intent.description}": look, and delete it there')
+        say(*(("note", lost.told()) if lost else ("gitlab", f"deleted the runner #{one.id} at {one.url}")))
+    kind = str(state.settings.get("runner_type") or "project")
+    unanswered = (Lost(url=one.url, runner_type=kind, description=one.description) for one in state.intents)
+    for lost in (*state.lost, *unanswered):
+        deleted = delete_lost(world.gitlab(lost.url, ca_file), lost, known=())
+        if deleted is None:
+            say("note", lost.told())
+        elif deleted:
+            say("gitlab", f"deleted an unused runner at {lost.url}")
 
 
 def _remove_files(world: World, paths: Paths, volumes: int, say: Say) -> None:
