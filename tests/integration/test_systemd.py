@@ -217,8 +217,9 @@ def test_back_in_its_container_no_unit_is_left(rig: Rig, engine: docker.DockerCl
     assert f"stopped the service {rig.service}" in " ".join(done.stdout.split())
     assert rig.box.containers(engine) == {rig.service: "running"}
     assert rig.shown("LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
-    down = rig.machine.gpurig("down", "--unregister", *rig.where)
+    down = rig.machine.gpurig("down", "--unregister", "--json", *rig.where)
     assert down.code == 0, down.stderr
+    assert [one["step"] for one in json.loads(down.stdout)["done"]][:2] == ["stop", "gitlab"]
     assert rig.box.gitlab.runners == []
 
 

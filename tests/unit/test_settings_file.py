@@ -79,11 +79,11 @@ def test_the_documentation_lists_every_key() -> None:
         ("[runner]\nname = 1", "line 1, runner", "unknown key", ""),
         ('runner_type = "project"', "runner_type", "unknown key", ""),
         ('token = "glpat-geheim"', "line 1, token", "does not belong", "token_file"),
-        ('\n\nconcurrent = "2"', "line 3, concurrent", "integer", "docs/set-up.md"),
-        ("cpu = 1", "line 1, cpu", "boolean", ""),
-        ('extra_tags = "lab"', "line 1, extra_tags", "array", ""),
+        ('\n\nconcurrent = "2"', "line 3, concurrent", "whole number", "docs/set-up.md"),
+        ("cpu = 1", "line 1, cpu", "true or false", ""),
+        ('extra_tags = "lab"', "line 1, extra_tags", "a list", ""),
         ('extra_tags = ["a,b"]', "line 1, extra_tags", "comma", ""),
-        ("description = 2026-01-02", "line 1, description", "string", ""),
+        ("description = 2026-01-02", "line 1, description", "a text", ""),
         ('url = "ftp://x"', "line 1, url", "http", ""),
         ('url = "https://user:geheim@x"', "line 1, url", "password", ""),
         ('http_proxy = "http://me:geheim@proxy:1"', "line 1, http_proxy", "password", ""),
@@ -184,3 +184,29 @@ def test_a_mirror_serves_the_default_images() -> None:
     settings = Settings(url="https://x", target="1", registry_mirror="mirror.example:5000/hub/")
     assert settings.from_mirror("python:3.12") == "mirror.example:5000/hub/library/python:3.12"
     assert settings.from_mirror("gitlab/gitlab-runner:1") == "mirror.example:5000/hub/gitlab/gitlab-runner:1"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('concurrent = "two"', "it is a text, and a whole number is needed"),
+        ("concurrent = 1.5", "it is a fraction, and a whole number is needed"),
+        ("concurrent = 0", "1 is the least"),
+        ('cpu = "yes"', "it is a text, and true or false is needed"),
+        ("url = 5", "it is a whole number, and a text is needed"),
+        ('extra_tags = "lab"', "it is a text, and a list is needed"),
+        ("extra_tags = [1]", "an item of it is a whole number, and a text is needed"),
+        ('layout = "gpus"', "it is another text, and 'gpu' or 'box' is needed"),
+        ("service = true", "it is true or false, and 'container' or 'systemd' is needed"),
+        ("locked = 2020-01-01", "it is a date or a table, and true or false is needed"),
+        ("allowed_pull_policies = []", "it is empty"),
+        ('wait = "1h"', "it is a text, and a whole number is needed"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_field_its_kind_and_what_is_needed(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "box.toml"
+    path.write_text(f"# a comment\n{line}\n")
+    with pytest.raises(InputError) as caught:
+        read_settings_file(path)
+    assert caught.value.message == f"{path}, line 2, {line.split(' ', maxsplit=1)[0]}: {reason}"
+    assert caught.value.exit_code == 2

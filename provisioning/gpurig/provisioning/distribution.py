@@ -24,12 +24,17 @@ _FAMILIES: tuple[tuple[str, Family], ...] = (
 )
 
 # NVIDIA's toolkit comes from NVIDIA's own repository except on Arch; Fedora's driver comes from RPM Fusion, Debian's
-# from non-free; gitlab-runner from GitLab's own repository except on Arch.
+# from non-free; gitlab-runner from GitLab's own repository except on Arch. docs/doctor.md says where each was looked
+# up. RPM Fusion keeps NVML, nvidia-smi and CUDA's library in a package of their own; the others depend on theirs.
 _PACKAGES: Mapping[Software, Mapping[Family, str]] = {
     "engine": {"debian": "docker.io", "ubuntu": "docker.io", "fedora": "moby-engine", "arch": "docker"},
     "toolkit": dict.fromkeys(("debian", "ubuntu", "fedora", "arch"), "nvidia-container-toolkit"),
     "gitlab-runner": dict.fromkeys(("debian", "ubuntu", "fedora", "arch"), "gitlab-runner"),
-    "nvidia-driver": {"debian": "nvidia-driver", "fedora": "akmod-nvidia", "arch": "nvidia-open"},
+    "nvidia-driver": {
+        "debian": "nvidia-driver",
+        "fedora": "akmod-nvidia xorg-x11-drv-nvidia-cuda",
+        "arch": "nvidia-open",
+    },
 }
 
 
@@ -71,17 +76,17 @@ class Distribution:
         """The commands that install a software; none where this distribution, or its package, is not known."""
         if software == "nvidia-driver" and self.family == "ubuntu":
             return (Command(("ubuntu-drivers", "install"), by_hand=by_hand),)
-        package = _PACKAGES[software].get(self.family)
-        if package is None:
+        packages = _PACKAGES[software].get(self.family, "").split()
+        if not packages:
             return ()
         if self.family in {"debian", "ubuntu"}:
             return (
                 Command(("apt-get", "update"), by_hand=by_hand),
-                Command(("apt-get", "install", "-y", package), by_hand=by_hand),
+                Command(("apt-get", "install", "-y", *packages), by_hand=by_hand),
             )
         if self.family == "fedora":
-            return (Command(("dnf", "install", "-y", package), by_hand=by_hand),)
-        return (Command(("pacman", "-S", "--needed", "--noconfirm", package), by_hand=by_hand),)
+            return (Command(("dnf", "install", "-y", *packages), by_hand=by_hand),)
+        return (Command(("pacman", "-S", "--needed", "--noconfirm", *packages), by_hand=by_hand),)
 
     def start(self, service: str) -> tuple[Command, ...]:
         """Start a service now and, where systemd runs, at every boot."""

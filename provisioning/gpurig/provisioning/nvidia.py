@@ -22,7 +22,7 @@ from gpurig.provisioning.nvml import (
 _UNIFIED_COMPUTE = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0), (12, 1)}
 _UNIFIED_NAME = re.compile(r"\b(GB10|Orin|Xavier|Thor|Tegra|nvgpu)\b", re.IGNORECASE)
 
-_INSTALL = "install NVIDIA's driver with its libraries (Debian, Ubuntu: nvidia-driver; Fedora: akmod-nvidia)"
+_INSTALL = "install NVIDIA's driver with its libraries: gpurig doctor names the packages"
 _LOAD = "load it (modprobe nvidia); if that fails, see dmesg: Secure Boot, nouveau, or a kernel without its module"
 _RELOAD = (
     "the driver was updated while its old module runs: reboot, or stop what uses the GPU and run: "

@@ -260,11 +260,52 @@ def make_settings(given: Mapping[str, Any], remembered: Mapping[str, Any] | None
     return settings
 
 
+# What pydantic calls a wrong type, and what is needed instead.
+_NEEDED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "path_type": "a text",
+    "tuple_type": "a list",
+}
+
+
 def reason_of(error: ValidationError) -> tuple[str, str]:
-    """The first field that is wrong, and why; never its value."""
-    first = error.errors(include_input=False, include_url=False)[0]
+    """The first field that is wrong, and why: what kind of value it has and what is needed; never its value."""
+    first = error.errors(include_url=False)[0]
     field = str(first["loc"][0]) if first["loc"] else "settings"
-    return field, first["msg"].removeprefix("Value error, ")
+    return field, _reason(first["type"], first["msg"], first.get("ctx") or {}, first["input"], len(first["loc"]))
+
+
+def _reason(kind: str, said: str, context: Mapping[str, Any], value: Any, depth: int) -> str:
+    where = "an item of it" if depth > 1 else "it"
+    if kind in _NEEDED:
+        return f"{where} is {_kind_of(value)}, and {_NEEDED[kind]} is needed"
+    if kind == "literal_error":
+        other = "another text" if isinstance(value, str) and value else _kind_of(value)
+        return f"{where} is {other}, and {context['expected']} is needed"
+    if kind == "greater_than_equal":
+        return f"{context['ge']} is the least"
+    if kind == "less_than_equal":
+        return f"{context['le']} is the most"
+    if kind in {"too_short", "string_too_short"}:
+        return "it is empty"
+    return said.removeprefix("Value error, ")
+
+
+def _kind_of(value: Any) -> str:
+    """What a value is, in a TOML file's words."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"),
+        (str, "a text" if value else "an empty text"),
+        (int, "a whole number"),
+        (float, "a fraction"),
+        ((list, tuple), "a list"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or a table")
 
 
 # Prefixes of GitLab's tokens that cannot create a runner, and what each is.

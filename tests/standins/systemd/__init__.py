@@ -71,7 +71,8 @@ def machine(engine: docker.DockerClient, runner_image: str, folder: Path, socket
     from docker.errors import APIError
 
     name = f"gpurig-systemd-{secrets.token_hex(4)}"
-    read_only = [str(_REPOSITORY / one) for one in _PORTIONS] + ["/etc/machine-id"]
+    # The whole repository: images are planned from files beside the code.
+    read_only = [str(_REPOSITORY), "/etc/machine-id"]
     volumes = {path: {"bind": path, "mode": "ro"} for path in read_only if Path(path).exists()}
     volumes |= {str(folder): {"bind": str(folder)}, socket: {"bind": "/var/run/docker.sock"}}
     try:

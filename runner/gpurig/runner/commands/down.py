@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from gpurig.runner.commands.instance import UserToken, instance_options, say_ste
 @click.option("--wait", "drain_s", type=click.IntRange(0), help="Seconds for running jobs to end. [what up was told]")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The engine's socket, where not that of the last up.")
 @click.option("--token-file", metavar="FILE", help="Only where an up was killed while it created a runner.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def down(
     *,
     name: str,
@@ -26,6 +28,7 @@ def down(
     drain_s: int | None,
     docker_host: str | None,
     token_file: str | None,
+    as_json: bool,
 ) -> None:
     """Stop; --unregister also removes the runner from GitLab.
 
@@ -38,6 +41,12 @@ def down(
     from gpurig.runner.taking_down import take_down  # noqa: PLC0415 - heavy
     from gpurig.runner.world import real_world  # noqa: PLC0415
 
+    done: list[dict[str, str]] = []
+
+    def say(step: str, text: str) -> None:
+        done.append({"step": step, "text": text})
+        say_step(step, text, to_stderr=as_json)
+
     take_down(
         real_world(UserToken(token_file)),
         name=name,
@@ -46,5 +55,7 @@ def down(
         unregister=unregister,
         images=images,
         drain_s=drain_s,
-        say=say_step,
+        say=say,
     )
+    if as_json:
+        click.echo(json.dumps({"version": 1, "done": done}, indent=1))
