@@ -195,7 +195,7 @@ class Systemctl:
             status = {"stopping": "active", "auto-restart": "activating"}.get(self.state, self.state)
             return Finished(argv, 0, f"ActiveState={status}\nSubState={self.state}\n", "")
         if words[0] == "kill":
-            self.state = "inactive" if "--signal=SIGKILL" in words else "stopping"
+            self.state = "failed" if "--signal=SIGKILL" in words else "stopping"
         if words[0] == "stop" and self.state == "auto-restart":
             self.state = "inactive"
         return Finished(argv, 0, "", "")
@@ -226,7 +226,8 @@ def test_a_service_ends_after_its_jobs_and_is_not_started_again_by_systemd(monke
 def test_a_service_that_does_not_end_in_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, systemctl = Ticking(), Systemctl(monkeypatch, looks=None)
     Systemd(clock=clock).stop("x", wait_s=60)
-    assert systemctl.did[1:] == [("stop", "--no-block"), ("kill", "--signal=SIGKILL")]
+    # Killed, it would be "failed" for ever, also without its file.
+    assert systemctl.did[1:] == [("stop", "--no-block"), ("kill", "--signal=SIGKILL"), ("reset-failed",)]
     assert 60 <= clock.now < 62
 
 

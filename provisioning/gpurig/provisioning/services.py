@@ -150,6 +150,9 @@ class Systemd:
             self._unchecked("kill", "--signal=SIGKILL", "--", unit)
         if not wait_for(lambda: self.find(name).gone, timeout_s=_KILLED_S, interval_s=_POLL_S, clock=self._clock):
             raise PrerequisiteError(f"the service {name} does not end", hint=f"look at it: systemctl status {name}")
+        if self.find(name).status == "failed":
+            # It was killed: systemd would remember that for ever, also when its file is gone.
+            self._unchecked("reset-failed", "--", unit)
 
     def logs(self, name: str) -> str:
         """The last lines it wrote."""
