@@ -15,7 +15,6 @@ from gpurig.images.build_events import BuildEvent, ClassicOutput, PlainOutput, c
 from gpurig.images.plan import ImagePlan
 from gpurig.images.secret_mounts import with_secret_mounts
 from gpurig.provisioning.engine import translated
-from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     import docker
