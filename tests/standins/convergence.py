@@ -141,8 +141,8 @@ SCENARIOS = {
 
 # What lost the token of a runner that is left in GitLab.
 CAUSES = {
-    "unanswered": "created, and the answer did not reach the disk",
-    "unrenewed": "its token renewed, and the answer did not reach the disk",
+    "unanswered": "created, and the answer lost",
+    "unrenewed": "its token renewed, and the answer lost",
     "expired": "its token had run out before",
 }
 

@@ -190,6 +190,10 @@ class MemoryEngine:
     def jobs(self, instance: str) -> tuple[RunningJob, ...]:
         return self.running_jobs
 
+    def remove_jobs(self, instance: str) -> int:
+        left, self.running_jobs = self.running_jobs, ()
+        return len(left)
+
     def remove_volumes(self, tokens: Collection[str]) -> int:
         return 0
 

@@ -299,6 +299,16 @@ def test_down_stops_after_the_jobs_and_up_starts_again_without_a_new_runner() ->
     assert len(box.gitlab.runners) == 1
 
 
+def test_down_removes_the_jobs_that_did_not_end_before_the_runner_was_killed() -> None:
+    box = MemoryBox()
+    up(box)
+    box.engine.running_jobs = (RunningJob("7", "", "1", "x", "cpu", "build"),)
+    said = down(box)
+    assert "stop removed 1 container(s) of jobs that did not end in time" in said
+    assert box.engine.running_jobs == ()
+    assert not any("of jobs" in line for line in down(box))
+
+
 def test_down_unregister_leaves_no_runner_no_container_and_no_file_but_the_models() -> None:
     box = MemoryBox()
     up(box, metrics_listen="127.0.0.1:9476")

@@ -144,6 +144,9 @@ class Engine(Protocol):
     def jobs(self, instance: str) -> tuple[RunningJob, ...]:
         """The jobs of an instance that run now."""
 
+    def remove_jobs(self, instance: str) -> int:
+        """Remove the containers of an instance's jobs, which nobody serves any more; how many."""
+
     def remove_volumes(self, tokens: Collection[str]) -> int:
         """Remove the caches that gitlab-runner keeps in volumes for runners with these tokens; how many."""
 
@@ -380,6 +383,18 @@ class DockerEngine:
             )
             for one in found
         )
+
+    def remove_jobs(self, instance: str) -> int:
+        """Remove the containers of an instance's jobs, which nobody serves any more; how many."""
+        with translated("listing jobs"):
+            found = self.client.containers.list(
+                all=True,
+                filters={"label": [f"{LABEL_INSTANCE}={instance}", f"{LABEL_ROLE}=job"]},
+                ignore_removed=True,
+            )
+        for one in found:
+            self.remove(str(one.id))
+        return len(found)
 
     def remove_volumes(self, tokens: Collection[str]) -> int:
         """Remove the caches that gitlab-runner keeps in volumes for runners with these tokens; how many."""

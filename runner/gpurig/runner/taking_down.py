@@ -54,6 +54,9 @@ def take_down(
         there |= _stop(engine, name, wait_s, say)
         if not there:
             say("stop", "no container was there")
+        if jobs := engine.remove_jobs(name):
+            # The runner had to be killed: nobody would take their result.
+            say("stop", f"removed {jobs} container(s) of jobs that did not end in time")
         if not unregister:
             say("files", f"kept: gpurig up starts it again ({paths.config_dir})")
             return
