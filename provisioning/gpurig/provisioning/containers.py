@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import read_problem
+from gpurig.provisioning import image_uses
 from gpurig.provisioning.container_spec import LABEL_INSTANCE, LABEL_ROLE, LABEL_SPEC, ContainerSpec
 from gpurig.provisioning.engine import connect, engine_facts, translated
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 # gitlab-runner's own labels on job containers (executors/docker/internal/labels/labels.go).
 _JOB_LABEL = "com.gitlab.gitlab-runner"
 _CONFLICT = 409
-# Names that instances give to images which they need, beside the images' own. The engine is the one place that
-# instances under different roots share, and a name can be added and removed while containers run.
-_USES = "gpurig-uses/"
 _OWN_ROLES = ("runner", "exporter", "selfcheck")
 
 
@@ -225,36 +222,16 @@ class DockerEngine:
         return True
 
     def image_users(self, name: str) -> frozenset[str]:
-        """Which instances of gpurig said that they need the image of that name, whatever `--root` is theirs."""
-        import docker.errors  # noqa: PLC0415
-
-        with translated(f"looking for the image {name}"):
-            try:
-                tags = self.client.images.get(name).tags
-            except docker.errors.ImageNotFound:
-                return frozenset()
-        end = _use_tag(name, "").removeprefix(_USES)
-        return frozenset(tag.removeprefix(_USES).removesuffix(end) for tag in tags if _is_use(tag, end))
+        """Which instances of gpurig said that they need the image of that name."""
+        return image_uses.users_of(self.client, name)
 
     def use_image(self, name: str, user: str) -> None:
         """Say that the instance `user` (its box id) needs it; nothing where that is known."""
-        repository, _, tag = _use_tag(name, user).partition(":")
-        with translated(f"marking the image {name} as used"):
-            self.client.api.tag(name, repository, tag)
+        image_uses.use(self.client, name, user)
 
     def release_image(self, name: str, user: str) -> None:
         """Say that it does not any more; nothing where it never did, or the image is gone."""
-        import docker.errors  # noqa: PLC0415
-
-        with translated(f"releasing the image {name}"):
-            try:
-                self.client.images.remove(_use_tag(name, user), noprune=True)
-            except docker.errors.ImageNotFound:
-                return
-            except docker.errors.APIError as error:
-                # It was the image's last name, and a container runs from it.
-                if error.status_code != _CONFLICT:
-                    raise
+        image_uses.release(self.client, name, user)
 
     def find(self, instance: str) -> tuple[FoundContainer, ...]:
         """The containers of an instance, but for those of jobs."""
@@ -386,12 +363,9 @@ class DockerEngine:
 
     def remove_jobs(self, instance: str) -> int:
         """Remove the containers of an instance's jobs, which nobody serves any more; how many."""
+        labels = [f"{LABEL_INSTANCE}={instance}", f"{LABEL_ROLE}=job"]
         with translated("listing jobs"):
-            found = self.client.containers.list(
-                all=True,
-                filters={"label": [f"{LABEL_INSTANCE}={instance}", f"{LABEL_ROLE}=job"]},
-                ignore_removed=True,
-            )
+            found = self.client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
         for one in found:
             self.remove(str(one.id))
         return len(found)
@@ -419,15 +393,6 @@ class DockerEngine:
                 return self.client.containers.get(container_id)
             except docker.errors.NotFound:
                 return None
-
-
-def _use_tag(name: str, user: str) -> str:
-    """The name by which `user` says that it needs the image `name`: an image may have several."""
-    return f"{_USES}{user}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
-def _is_use(tag: str, end: str) -> bool:
-    return tag.startswith(_USES) and tag.endswith(end)
 
 
 def _ports(attributes: dict[str, Any]) -> tuple[str, ...]:

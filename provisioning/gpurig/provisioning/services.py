@@ -20,7 +20,7 @@ _TIMEOUT_S = 90
 _KILLED_S = 30
 _POLL_S = 0.25
 _GONE = frozenset({"inactive", "failed"})
-_PROPERTIES = "ActiveState,SubState,UnitFileState,NeedDaemonReload"
+_PROPERTIES = "ActiveState,SubState,NeedDaemonReload"
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,10 @@ class Systemd:
 
     def find(self, name: str) -> FoundService:
         """A unit; one that does not exist is inactive."""
-        done = self._systemctl("show", f"--property={_PROPERTIES}", "--", f"{name}.service")
-        return parse_show(name, done.stdout)
+        shown = self._systemctl("show", f"--property={_PROPERTIES}", "--", f"{name}.service")
+        # Not by `show`: of a unit that it has in memory, systemd tells what was so when it read it.
+        enabled = self._unchecked("is-enabled", "--", f"{name}.service").stdout.strip()
+        return parse_show(name, shown.stdout, enabled=enabled in {"enabled", "enabled-runtime"})
 
     def reload(self) -> None:
         """Read the unit files again."""
@@ -179,13 +181,13 @@ def _problem(words: Sequence[str], done: Finished, hint: str) -> PrerequisiteErr
     )
 
 
-def parse_show(name: str, text: str) -> FoundService:
+def parse_show(name: str, text: str, *, enabled: bool = False) -> FoundService:
     """A service from what `systemctl show` prints: KEY=value lines, in any order; unknown keys are passed over."""
     values = dict(line.partition("=")[::2] for line in text.splitlines())
     return FoundService(
         name=name,
         status=values.get("ActiveState") or "inactive",
         sub=values.get("SubState", ""),
-        enabled=values.get("UnitFileState", "") in {"enabled", "enabled-runtime"},
+        enabled=enabled,
         stale=values.get("NeedDaemonReload") == "yes",
     )

@@ -116,7 +116,7 @@ def has_unit(world: World, instance: str, root: str) -> bool:
 def remove_service(world: World, instance: str, root: str) -> str:
     """Remove the unit of a service that is stopped and disabled; its name, "" where there was none.
 
-    systemd forgets such a unit by itself, so that no daemon-reload is needed, which may cost other containers GPUs.
+    Without daemon-reload, which may cost other containers their GPUs: systemd forgets it at the next one, or at boot.
     """
     if not has_unit(world, instance, root):
         return ""
