@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpurig.provisioning.paths import Paths
+from gpurig.provisioning.runners import GivenToken
+from gpurig.runner.world import real_world
+
 from standins.gitlab import GitLab
 
 if TYPE_CHECKING:
@@ -113,3 +117,6 @@ def make_box(
         finally:
             for one in engine.containers.list(all=True, filters={"label": f"gpurig.instance={name}"}):
                 one.remove(force=True, v=True)
+            uses = f"gpurig-uses/{real_world(GivenToken('')).box(Paths(root=root, name=name)).box_id}:"
+            for tag in [tag for image in engine.images.list() for tag in image.tags if tag.startswith(uses)]:
+                engine.images.remove(tag, noprune=True)
