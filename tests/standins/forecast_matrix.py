@@ -1,12 +1,15 @@
 """Every forecast held against what llama.cpp would allocate: models of real sizes, loaded in many ways.
 
 llama.cpp plans for a GPU that is not there (gpurig.evaljobs.phantom_gpu), or for the CPU alone, and allocates nothing.
-`python -m standins.forecast_matrix` in the folder tests/ prints the table of docs/models.md.
+In tests/, `python -m standins.forecast_matrix` prints the table of docs/models.md, and with two numbers, COUNT
+and SEED, that of COUNT random loads of each model.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -119,6 +122,38 @@ def measure_all(names: Iterable[str] | None = None) -> list[Row]:
         return [row for name in (names or published_shapes()) for row in measure_model(name, Path(folder))]
 
 
+def measure_random(count: int, seed: int) -> list[Row]:
+    """Forecasts of `count` loads of each model that nobody chose."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            row
+            for name in published_shapes()
+            for row in _rows(
+                name,
+                "MXFP4" if name.startswith("gpt-oss") else chance.choice(["Q4_K_M", "Q8_0", "F16"]),
+                [_random_load(chance) for _ in range(count)],
+                Path(folder),
+            )
+        ]
+
+
+def _random_load(chance: random.Random) -> LoadSettings:
+    kv, parallel = chance.choice(["f16", "f16", "q8_0", "q4_0"]), chance.choice([1, 1, 2, 4, 8, 16])
+    context = chance.choice([1024, 2048, 3000, 4096, 6144, 8192, 10000, 16384, 24576, 32768, 65536, 131072])
+    return LoadSettings(
+        context=context * chance.choice([1, 1, 1, parallel]),
+        parallel=parallel,
+        kv=kv,
+        batch=chance.choice([128, 256, 512, 512, 512, 1024, 2048]),
+        flash_attention="auto" if kv != "f16" else chance.choice(["auto", "auto", "off", "on"]),
+        unified=chance.random() < 0.3,
+        swa_full=chance.random() < 0.6,
+        gpu_layers=chance.choice([-1, -1, -1, -1, 12]),
+        gpus=chance.choice([1, 1, 1, 2, 3]),
+    )
+
+
 def _rows(name: str, quantization: str, cases: Sequence[LoadSettings], folder: Path) -> Iterator[Row]:
     path = write_shape(folder / f"{name}-{quantization}.gguf", published_shapes()[name], quantization)
     model = model_of(read_gguf(path))
@@ -195,8 +230,8 @@ def error_table(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    measured = measure_all()
-    print(error_table(measured))  # noqa: T201
-    print()  # noqa: T201
-    print("\n".join(f"{key} {value}" for key, value in forecast_figures(measured).items()))  # noqa: T201
-    print("\n".join(str(row) for row in measured if not row.right))  # noqa: T201
+    # With two numbers so many random loads of each model, from that seed.
+    measured = measure_random(int(sys.argv[1]), int(sys.argv[2])) if sys.argv[2:] else measure_all()
+    figures = [f"{key} {value}" for key, value in forecast_figures(measured).items()]
+    outside = [str(row) for row in measured if not row.right]
+    print("\n".join([error_table(measured), "", *figures, *outside]))  # noqa: T201

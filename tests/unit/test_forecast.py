@@ -155,7 +155,7 @@ def test_more_context_never_takes_less_and_every_weight_is_somewhere(
     assert sum(gpu.weights for gpu in less.gpus) + less.host.weights >= stored
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     name=st.sampled_from(sorted(published_shapes())),
     card=st.sampled_from(["2GB", "4GB", "8GB", "24GB", "80GB"]),
