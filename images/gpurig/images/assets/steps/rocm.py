@@ -4,7 +4,7 @@ usage: rocm.py check TARGETS RUNS_AS BASE_LIBC   before an hour is spent on comp
                                                  the base image run it? BASE_LIBC: file with its C library's version
        rocm.py collect TARGETS LIBRARIES OUT     LIBRARIES: the folder of llama.cpp's libraries; OUT: a new file tree
 
-TARGETS as CMake writes them: gfx1030;gfx1100. It runs in the builder image, so it imports nothing but Python's own.
+TARGETS as CMake writes them: gfx1030;gfx1100. It runs in the toolkit image, so it imports nothing but Python's own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _TARGET = re.compile(r"gfx[0-9]+[a-f]?")
 def of_targets(name: str, targets: Iterable[str]) -> bool:
     """Whether a file or a bundle's entry of that name is for one of the targets, or for all."""
     named = _TARGET.findall(name)
-    return not named or any(target in named for target in targets)
+    # gfx11-generic is for every card of its family.
+    return not named or "-generic" in name or any(target in named for target in targets)
 
 
 def code_objects(data: bytearray | mmap.mmap) -> Iterator[tuple[str, int, int]]:
@@ -112,7 +113,7 @@ def rocm_libraries() -> Path:
     for folder in (root / "lib", *sorted(root.glob("lib/*-linux-gnu"))):
         if list(folder.glob("librocblas.so.*")):
             return folder
-    raise SystemExit(f"gpurig: error: there is no rocBLAS below {root}; use a builder image that has it")
+    raise SystemExit(f"gpurig: error: there is no rocBLAS below {root}; use a toolkit image that has it")
 
 
 def check(targets: list[str], runs_as: str, base_libc: str) -> None:
@@ -120,7 +121,7 @@ def check(targets: list[str], runs_as: str, base_libc: str) -> None:
     own_libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
     if _version(base_libc) < _version(own_libc):
         raise SystemExit(
-            f"gpurig: error: the base image has {base_libc}, this builder image {own_libc}: what is compiled here "
+            f"gpurig: error: the base image has {base_libc}, this toolkit image {own_libc}: what is compiled here "
             "would not load there; use a base image of this one's distribution"
         )
     version = _output("hipconfig", "--version").strip()
@@ -133,13 +134,13 @@ def check(targets: list[str], runs_as: str, base_libc: str) -> None:
     lacking = sorted(set(targets) - has)
     if lacking:
         raise SystemExit(
-            f"gpurig: error: rocBLAS in this builder image (HIP {version}) has no kernels for {', '.join(lacking)}; "
+            f"gpurig: error: rocBLAS in this toolkit image (HIP {version}) has no kernels for {', '.join(lacking)}; "
             f"it has them for {', '.join(sorted(has))}"
         )
     if runs_as != "itself" and major >= _NAMES_ALL:
         raise SystemExit(
             f"gpurig: error: HIP {version} knows each target by its own name and is not told to take it for {runs_as}; "
-            "use a builder image with ROCm 6"
+            "use a toolkit image with ROCm 6"
         )
     _say(f"HIP {version}, rocBLAS with kernels for {', '.join(targets)}")
 
@@ -150,19 +151,14 @@ def collect(targets: list[str], llama: Path, out: Path) -> None:
     place.mkdir(parents=True)
     later = [path for path in source.iterdir() if _LOADED_LATER.fullmatch(path.name)]
     if not later:
-        raise SystemExit(f"gpurig: error: there is no libamd_comgr in {source}; use a builder image that has it")
+        raise SystemExit(f"gpurig: error: there is no libamd_comgr in {source}; use a toolkit image that has it")
     roots = [*llama.glob("*.so*"), *later]
     owners: list[Path] = []
     for name, path in sorted(_needed(roots, source).items()):
         if path.parent == llama:
             continue
         shutil.copyfile(path, place / name)
-        with (place / name).open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-            try:
-                blanked = blank_others(data, targets)
-            except ValueError as error:
-                raise SystemExit(f"gpurig: error: {path}: {error}") from error
-            _say(f"{name}: {len(data)} bytes, {blanked} of them other targets' code, blanked")
+        _say(f"{name}: {_slim(place / name, targets)}")
         owners.append(path)
     for folder in _KERNELS:
         for path in (source / folder).rglob("*"):
@@ -177,6 +173,18 @@ def collect(targets: list[str], llama: Path, out: Path) -> None:
     _note_packages(owners, out / "opt/rocm")
 
 
+def _slim(path: Path, targets: list[str]) -> str:
+    """Blank other targets' code in a copied library; what became of it."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        try:
+            return f"{len(data)} bytes, {blank_others(data, targets)} of them other targets' code, blanked"
+        except ValueError as error:
+            if path.name.startswith("librocblas."):
+                raise SystemExit(f"gpurig: error: {path.name}: {error}") from error
+            # hipBLASLt is for some cards only; rocBLAS does without it on the others.
+            return f"{len(data)} bytes as they are: {error}"
+
+
 def _needed(roots: list[Path], source: Path) -> dict[str, Path]:
     """What the loader takes for these libraries, by the name it is asked for; the base image's own left out."""
     environment = {**os.environ, "LD_LIBRARY_PATH": f"{roots[0].parent}:{source}"}
@@ -188,7 +196,7 @@ def _needed(roots: list[Path], source: Path) -> dict[str, Path]:
             if not arrow or _THE_BASES.match(name):
                 continue
             if not place.startswith("/"):
-                raise SystemExit(f"gpurig: error: {root} needs {name}, which this builder image lacks")
+                raise SystemExit(f"gpurig: error: {root} needs {name}, which this toolkit image lacks")
             found[name] = Path(place.rpartition(" (")[0])
     return found
 
