@@ -1,7 +1,8 @@
 #!/bin/sh
 # The user of jobs, and gpurig-job.
 set -eu
-# Not root: gitlab-runner makes the folders of a job writable for everybody.
+# Not root: gitlab-runner makes the folders of a job writable for everybody. Ubuntu's images have another user 1000.
+sed -i '/^[^:]*:[^:]*:1000:/d' /etc/passwd /etc/group
 printf 'gpurig:x:1000:1000::/home/gpurig:/bin/sh\n' >> /etc/passwd
 printf 'gpurig:x:1000:\n' >> /etc/group
 mkdir -p /home/gpurig
