@@ -69,7 +69,12 @@ def measured(folder: Path) -> dict[str, Any]:
         "divergence_128k_cpu_s": median(lambda: _divergence(wide, folder / "wide-Q8_0.gguf", text, chunks=2)),
     }
     if _TOOLS:
-        figures |= peers((source, quantized), (wide, folder / "wide-Q8_0.gguf"), text, folder)
+        found = peers((source, quantized), (wide, folder / "wide-Q8_0.gguf"), text, folder)
+        ratios = {
+            f"{name}_by_peer": figures[f"{name}_cpu_s"] / found[f"peer_{name}_cpu_s"]
+            for name in ("divergence", "divergence_128k", "imatrix", "quantize")
+        }
+        figures |= found | ratios
     return figures
 
 
