@@ -15,6 +15,7 @@ from gpurig.images.job_image import plan_job_image
 from gpurig.images.job_spec import JobImageSpec
 from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan
 from gpurig.runner.exporter.image import plan_exporter_image
+from standins.cyclonedx import schema_errors
 from standins.images import with_change
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ for m in docker pynvml prometheus_client gpurig.runner gpurig.provisioning gpuri
     /opt/gpurig/bin/python -I -c "import $m" 2>/dev/null && echo module $m
 done
 for p in gcc g++ cc c++ cmake ninja; do command -v $p; done
-ls /ca /lock /wheels 2>/dev/null
+ls /ca /lock /wheels /steps /about 2>/dev/null
 true
 """
     code, out, _ = _run(engine, job_image, "sh", "-c", script)
@@ -188,6 +189,32 @@ def test_a_change_of_code_rebuilds_in_seconds(engine, job_image, job_plan, tempo
         engine, changed.tag, "/opt/gpurig/bin/python", "-I", "-c", "import gpurig.evaljobs as e; print(e.CHANGED)"
     )
     assert (code, out.strip().isdigit()) == (0, True)
+
+
+def test_the_image_has_an_sbom_of_what_is_in_it(engine, job_image, job_plan):
+    code, out, _ = _run(engine, job_image, "cat", "/opt/gpurig/sbom.cdx.json")
+    assert code == 0
+    sbom = json.loads(out)
+    assert schema_errors(sbom) == []
+    found = {one["name"]: one for one in sbom["components"]}
+    assert found["llama.cpp"]["version"] == job_plan.labels["io.gpurig.llama-cpp-commit"]
+    models = json.loads(job_plan.labels["io.gpurig.models"])
+    assert models == {name: found[name]["hashes"][0]["content"] for name in models}
+    code, out, _ = _run(engine, job_image, "dpkg-query", "-W", "-f", "${Package}=${Version}\n")
+    assert code == 0
+    debian = {f"{one['name']}={one['version']}" for one in found.values() if "pkg:deb" in one.get("purl", "")}
+    assert set(out.split()) <= debian
+    script = "from importlib.metadata import distributions as d; print(*{one.name for one in d()})"
+    code, out, _ = _run(engine, job_image, "/opt/gpurig/bin/python", "-I", "-c", script)
+    assert code == 0
+    assert set(out.split()) <= found.keys()
+
+
+def test_a_jobs_orphans_are_reaped(engine, job_image):
+    # The inner shell ends at once, and its child belongs to process 1 from then on.
+    script = "cat /proc/1/comm; sh -c 'sleep 0.2 &'; sleep 1; grep -l 'State:.Z' /proc/[0-9]*/status; true"
+    code, out, _ = _run(engine, job_image, "sh", "-c", script)
+    assert (code, out.split()) == (0, ["tini"])
 
 
 @pytest.fixture(scope="module")

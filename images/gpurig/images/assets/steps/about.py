@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -214,6 +215,8 @@ def _sha256(path: Path) -> str:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    # Equal content is an equal file of a layer.
+    os.utime(path, (0, 0))
 
 
 if __name__ == "__main__":

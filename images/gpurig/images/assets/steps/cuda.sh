@@ -37,3 +37,5 @@ for library in lib64/libcudart.so.[0-9]* lib64/libcublas.so.[0-9]* lib64/libcubl
     esac
 done
 [ "$(ls /opt/cuda-libraries | wc -l)" -eq 3 ]
+# No times: equal content is an equal layer, which a registry has already.
+find /opt/cuda-libraries -exec touch -h -d @0 {} +
