@@ -91,6 +91,7 @@ def test_a_box_that_fits_is_let_through():
     require_cuda(IMAGE, _cuda(cards=(Card(""),)))
     require_rocm(RDNA, _rocm())
     require_rocm(RDNA, _rocm(cards=(Card(""),)))
+    require_rocm(RDNA, _rocm(cards=(Card("gfx1101"),), taken_for="gfx1100"))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,12 @@ def test_amds_cards_are_those_whose_device_files_are_here(amd_root):
     assert facts.driver.startswith("amdgpu of Linux ")
     assert (facts.kfd, facts.closed, facts.elsewhere) == (True, (), 1)
     assert facts.cards == (Card("gfx1100", "ip discovery"),)
+
+
+@pytest.mark.parametrize(("value", "name"), [("10.3.0", "gfx1030"), ("9.0.10", "gfx90a"), ("", ""), ("yes", "")])
+def test_what_the_runtime_takes_cards_for_is_known(amd_root, monkeypatch, value, name):
+    monkeypatch.setenv("HSA_OVERRIDE_GFX_VERSION", value)
+    assert read_rocm(amd_root).taken_for == name
 
 
 def test_amds_own_module_tells_its_version(amd_root):

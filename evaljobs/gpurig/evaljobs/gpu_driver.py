@@ -75,6 +75,7 @@ class RocmFacts:
         closed: device files that are here and that this user may not open.
         cards: the GPUs whose device files are here.
         elsewhere: GPUs that the kernel knows and that were not given to this container.
+        taken_for: what HSA_OVERRIDE_GFX_VERSION makes the runtime take every card for; "" where it is not set.
     """
 
     driver: str = ""
@@ -82,6 +83,7 @@ class RocmFacts:
     closed: tuple[str, ...] = ()
     cards: tuple[Card, ...] = ()
     elsewhere: int = 0
+    taken_for: str = ""
 
 
 def read_cuda(root: Path = Path("/"), library: str = "libcuda.so.1") -> CudaFacts:
@@ -158,7 +160,16 @@ def read_rocm(root: Path = Path("/")) -> RocmFacts:
             closed.append(f"/dev/dri/renderD{minor}")
     if kfd.exists() and not os.access(kfd, os.R_OK | os.W_OK):
         closed.insert(0, "/dev/kfd")
-    return RocmFacts(driver, kfd=kfd.exists(), closed=tuple(closed), cards=tuple(given), elsewhere=elsewhere)
+    override = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", os.environ.get("HSA_OVERRIDE_GFX_VERSION", ""))
+    major, minor, stepping = (int(part) for part in override.groups()) if override else (0, 0, 0)
+    return RocmFacts(
+        driver,
+        kfd=kfd.exists(),
+        closed=tuple(closed),
+        cards=tuple(given),
+        elsewhere=elsewhere,
+        taken_for=gfx_name(major * 10000 + minor * 100 + stepping),
+    )
 
 
 def _kfd_cards(root: Path) -> list[tuple[int, Card]]:

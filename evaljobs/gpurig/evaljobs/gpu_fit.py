@@ -104,7 +104,8 @@ def require_rocm(built: Built, facts: RocmFacts) -> None:
             picture,
             "add the files' numeric groups to the container (--group-add), as gpurig up does",
         )
-    _require_archs("rocm", built, facts.cards, picture)
+    if facts.taken_for not in built.archs:
+        _require_archs("rocm", built, facts.cards, picture)
 
 
 _CUDA_NO_DEVICE = "no device"
