@@ -25,7 +25,7 @@ from standins.missing import missing
 if TYPE_CHECKING:
     import docker
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(3 * 3600)]
 
 TARGET = "gfx1100"
 PYTHON = "/opt/gpurig/bin/python"
