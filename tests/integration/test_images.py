@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gpurig.common.waiting import wait_for
 from gpurig.images.build import ensure_image
-from gpurig.images.job_image import plan_job_image
-from gpurig.images.job_spec import JobImageSpec
-from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA, ImagePlan
+from gpurig.images.plan import LABEL_HASH, LABEL_LLAMA
 from gpurig.runner.exporter.image import plan_exporter_image
 from standins.cyclonedx import schema_errors
 from standins.images import with_change
@@ -22,19 +20,6 @@ if TYPE_CHECKING:
     import docker
 
 pytestmark = pytest.mark.docker
-
-CPU = JobImageSpec("cpu")
-
-
-@pytest.fixture(scope="module")
-def job_plan(base_image: str) -> ImagePlan:
-    return plan_job_image(CPU, base_image=base_image)
-
-
-@pytest.fixture(scope="module")
-def job_image(engine: docker.DockerClient, job_plan: ImagePlan) -> str:
-    """The CPU job image; llama.cpp compiles for minutes where the engine has no layer of it."""
-    return ensure_image(engine, job_plan, on_line=lambda _: None).tag
 
 
 @pytest.fixture

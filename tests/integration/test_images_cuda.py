@@ -48,9 +48,8 @@ def test_without_a_gpu_the_self_check_ends_with_4_at_once_and_says_what_it_was_b
 
 @pytest.mark.timeout(3 * 3600)
 def test_it_has_the_three_libraries_and_neither_the_drivers_nor_a_compiler(engine, cuda_image):
-    find = (
-        "find / -xdev \\( -name 'libcu*' -o -name 'libnv*' -o -name 'nvcc*' -o -name 'ptxas*' \\) ! -type l 2>/dev/null"
-    )
+    names = " -o ".join(f"-name '{name}'" for name in ("libcu[db]*", "libnv*", "nvcc*", "ptxas*", "*.cu"))
+    find = f"find / -xdev \\( {names} \\) ! -type l 2>/dev/null"
     _, text = _said(engine, cuda_image, "sh", "-c", find)
     folder = "/opt/gpurig/cuda"
     libraries = {f"{folder}/{name}" for name in ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13")}
