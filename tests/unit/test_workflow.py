@@ -399,3 +399,12 @@ def test_json_of_state_holds_every_field_that_a_next_run_needs(tmp_path: Path) -
     text = box.disk.read(box.paths.state) or ""
     assert State.model_validate_json(text) == state_of(box)
     assert json.loads(text)["version"] == 1
+
+
+def test_gitlabs_word_is_not_enough_while_the_runner_has_not_read_its_configuration() -> None:
+    box = MemoryBox()
+    # `up` verifies tokens, and GitLab takes that for a word of the runner's.
+    box.gitlab.online = lambda _: True  # type: ignore[method-assign]  # this is what GitLab says
+    box.engine.on_start = lambda _: None
+    with pytest.raises(PrerequisiteError, match="did not hear from the runner"):
+        up(box)

@@ -220,12 +220,13 @@ def _wait_online(run: UpRun) -> str:
 def _heard(run: UpRun, process: RunnerProcess, registrations: list[Registration]) -> str | None:
     if process.status() != process.up:
         return None
+    # gitlab-runner writes its system id when it has read its configuration. GitLab's word alone would not do: it also
+    # counts it as hearing from a runner that `up` itself verified the runner's token.
+    if run.world.disk.read(run.paths.system_id) is None:
+        return None
     answers = [run.gitlab().online(one.id) for one in registrations]
     if all(answer is True for answer in answers):
         return "GitLab says: online"
-    # gitlab-runner writes its system id when it has read its configuration.
-    if run.world.disk.read(run.paths.system_id) is None:
-        return None
     if False not in answers:
         return "the runner is up (asking GitLab whether it is online needs a token of a wider scope)"
     jobs = run.engine.jobs(run.settings.name)
