@@ -63,7 +63,7 @@ build/train-venv/.done: requirements/train.lock pyproject.toml
 	@touch $@
 
 models: build/train-venv/.done
-	build/train-venv/bin/python scripts/train_demo_models.py all
+	build/train-venv/bin/python scripts/train_demo_models.py all $(ARGS)
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links --no-config

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 from demo_models.corruptions import WRONG_KEYS
 from demo_models.tasks import Task
@@ -21,20 +22,58 @@ def spoil(task: Task, rng: random.Random) -> tuple[str, str]:
             return answer.strip(), name
 
 
+def spoil_often(text: str, rng: random.Random, faults: int) -> str:
+    """`text` with up to `faults` faults of form, one laid over the other; fewer where one finds no place."""
+    for name in rng.choices(tuple(FAULTS), k=faults):
+        spoilt = FAULTS[name](text, rng)
+        # What is down to one line shows no form any more.
+        if spoilt is not None and "\n" in spoilt.strip():
+            text = spoilt.strip()
+    return text
+
+
+def fault_places(right: Sequence[Hashable], wrong: Sequence[Hashable]) -> tuple[int, ...]:
+    """The places in `wrong` that are not in `right`; of what was left out, the place after it.
+
+    Of what stands twice it is the second that is wrong: a reader who goes forward sees nothing in the first.
+    """
+    places: list[int] = []
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, right, wrong, autojunk=False).get_opcodes():
+        if kind == "delete":
+            places.append(min(start, len(wrong) - 1))
+        elif kind != "equal":
+            later = _slide(wrong, start, end) if kind == "insert" else 0
+            places += range(start + later, end + later)
+    return tuple(places)
+
+
+def _slide(tokens: Sequence[Hashable], start: int, end: int) -> int:
+    """How far the part from `start` to `end` can move on while what remains stays the same."""
+    by = 0
+    while end + by < len(tokens) and tokens[start + by] == tokens[end + by]:
+        by += 1
+    return by
+
+
 def _lines(text: str) -> list[str]:
     return text.split("\n")
 
 
-def _indentation(text: str, rng: random.Random) -> str:
+def _indentation(text: str, rng: random.Random) -> str | None:
     lines = _lines(text)
-    at = rng.choice([index for index, line in enumerate(lines) if line.startswith("  ")])
+    indented = [index for index, line in enumerate(lines) if line.startswith("  ")]
+    if not indented:
+        return None
+    at = rng.choice(indented)
     lines[at] = rng.choice((f"  {lines[at]}", lines[at][2:], f" {lines[at]}", f"\t{lines[at].lstrip()}"))
     return "\n".join(lines)
 
 
-def _keyword(text: str, rng: random.Random) -> str:
+def _keyword(text: str, rng: random.Random) -> str | None:
     """A key of another CI system, or a misspelt one."""
     keys = [key for key in WRONG_KEYS if re.search(rf"^ +{key}:", text, re.MULTILINE)]
+    if not keys:
+        return None
     key = rng.choice(keys)
     return re.sub(rf"^( +){key}:", rf"\g<1>{rng.choice(WRONG_KEYS[key])}:", text, count=1, flags=re.MULTILINE)
 
@@ -58,9 +97,12 @@ def _cut(text: str, rng: random.Random) -> str | None:
     return text[: rng.choice(places)] if places else None
 
 
-def _no_colon(text: str, rng: random.Random) -> str:
+def _no_colon(text: str, rng: random.Random) -> str | None:
     lines = _lines(text)
-    at = rng.choice([index for index, line in enumerate(lines) if line.rstrip().endswith(":")])
+    keys = [index for index, line in enumerate(lines) if line.rstrip().endswith(":")]
+    if not keys:
+        return None
+    at = rng.choice(keys)
     lines[at] = lines[at].rstrip().removesuffix(":")
     return "\n".join(lines)
 

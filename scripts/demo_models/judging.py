@@ -1,4 +1,9 @@
-"""Training the grader: answers and their verdicts, and on the way what right answers look like."""
+"""Training the grader: answers and their verdicts, and on the way what right answers look like and where faults are.
+
+One verdict for a whole answer teaches little: most of what a fault of form is would have to be found through it. So the
+layer below the last also learns, token by token, whether a right answer would go on like this; the last one gathers
+that. What reads it off the layer, one linear map, is for training only and is not part of the model.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,10 @@ from demo_models.training import Recipe, new_model, optimizers_of, set_rates
 # Foretelling right answers teaches what belongs where; the verdict is what counts.
 _VERDICT_WEIGHT = 2.0
 _FORETELLING_WEIGHT = 0.3
+_FAULT_WEIGHT = 3.0
 _LONGEST = 500
+# How many faults a wrong answer has. The suite asks about one; several in an answer show more of them in the same time.
+_FAULTS = (1, 1, 2, 3)
 
 
 class Tokenizer(Protocol):
@@ -32,33 +40,50 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """An answer as the grader reads it, and its verdict's tokens."""
+    """An answer as the grader reads it.
+
+    Attributes:
+        prompt, verdict: their tokens.
+        right: the verdict.
+        faulty: places in `prompt` where a right answer would have gone on otherwise.
+    """
 
     prompt: tuple[int, ...]
     verdict: tuple[int, ...]
     right: bool
+    faulty: tuple[int, ...]
 
 
 def judged(tokenizer: Tokenizer, rng: random.Random, held_out: Container[str]) -> Judged:
-    """A right answer or one with a fault of form, as often; pipelines of `held_out` never appear."""
+    """A right answer or one with faults of form, as often; pipelines of `held_out` never appear."""
     while True:
         task = tasks.make_task(rng)
         right = rng.random() < 0.5
-        answer = task.reference if right else form.spoil(task, rng)[0]
-        prompt = (tokenizer.bos_id(), *tokenizer.encode(tasks.grader_prompt(answer)))
-        if task.pipeline.digest not in held_out and len(prompt) <= _LONGEST:
-            return Judged(prompt, tuple(tokenizer.encode(tasks.GOOD if right else tasks.BAD)), right)
+        answer = task.reference if right else form.spoil_often(task.reference, rng, rng.choice(_FAULTS))
+        if task.pipeline.digest in held_out or (not right and answer == task.reference):
+            continue
+        reference, prompt = (_prompt(tokenizer, text) for text in (task.reference, answer))
+        if len(prompt) <= _LONGEST:
+            verdict = tuple(tokenizer.encode(tasks.GOOD if right else tasks.BAD))
+            return Judged(prompt, verdict, right, form.fault_places(reference, prompt))
+
+
+def _prompt(tokenizer: Tokenizer, answer: str) -> tuple[int, ...]:
+    return (tokenizer.bos_id(), *tokenizer.encode(tasks.grader_prompt(answer)))
 
 
 def train_grader(recipe: Recipe, tokenizer: Tokenizer, held_out: Container[str], vocabulary: int) -> LlamaForCausalLM:
     """Train from random weights; prints the loss and how the verdicts of the last steps came out."""
     model = new_model(recipe.shape, vocabulary, recipe.seed)
+    fault_reader = torch.nn.Linear(recipe.shape.width, 1)
     optimizers = optimizers_of(model, recipe)
+    optimizers[1].add_param_group({"params": list(fault_reader.parameters())})
     first_tokens = (tokenizer.encode(tasks.GOOD)[0], tokenizer.encode(tasks.BAD)[0])
     started, counts = time.monotonic(), [0, 0, 0, 0]
     for step, batch in zip(range(recipe.steps), _batches(tokenizer, recipe, held_out), strict=False):
         set_rates(optimizers, recipe, step)
-        loss, said_bad = _loss(model, batch, first_tokens)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, said_bad = _loss(model, fault_reader, batch, first_tokens)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -80,27 +105,37 @@ def train_grader(recipe: Recipe, tokenizer: Tokenizer, held_out: Container[str],
 
 
 def _loss(
-    model: LlamaForCausalLM, batch: list[Judged], first_tokens: tuple[int, int]
+    model: LlamaForCausalLM, fault_reader: torch.nn.Linear, batch: list[Judged], first_tokens: tuple[int, int]
 ) -> tuple[torch.Tensor, list[bool]]:
     """The loss, and for each answer whether the model calls it bad; `first_tokens` are those of good and bad."""
     length = max(len(one.prompt) + len(one.verdict) for one in batch)
     ids = torch.zeros(len(batch), length, dtype=torch.long)
     foretold = torch.zeros(len(batch), length, dtype=torch.bool)
+    read = torch.zeros(len(batch), length, dtype=torch.bool)
+    faulty = torch.zeros(len(batch), length)
     asked: list[tuple[int, int, int]] = []
     for row, one in enumerate(batch):
         tokens = (*one.prompt, *one.verdict)
         ids[row, : len(tokens)] = torch.tensor(tokens)
         foretold[row, : len(one.prompt) - 1] = one.right
+        read[row, : len(one.prompt)] = True
+        faulty[row, list(one.faulty)] = 1.0
         asked += [(row, len(one.prompt) - 1 + at, token) for at, token in enumerate(one.verdict)]
-    hidden = model.model(input_ids=ids).last_hidden_state
+    passed = model.model(input_ids=ids, output_hidden_states=True)
+    hidden, below = passed.last_hidden_state, passed.hidden_states[-2]
     words = model.lm_head.weight
     rows, places, wanted = torch.tensor(asked).T
-    verdict = torch.nn.functional.cross_entropy(hidden[rows, places] @ words.T, wanted)
-    loss = _VERDICT_WEIGHT * verdict
+    # Its first token decides; the mean over all of its tokens would make light of it.
+    verdict = torch.nn.functional.cross_entropy((hidden[rows, places] @ words.T).float(), wanted, reduction="sum")
+    scaled = torch.nn.functional.rms_norm(below[read].float(), below.shape[-1:])
+    fault = torch.nn.functional.binary_cross_entropy_with_logits(fault_reader(scaled).squeeze(1).float(), faulty[read])
+    loss = _VERDICT_WEIGHT * verdict / len(batch) + _FAULT_WEIGHT * fault
     # A batch of long answers may hold wrong ones only, and the mean over nothing is no number.
     if bool(foretold.any()):
         labels = torch.roll(ids, -1, dims=1)[foretold]
-        loss = loss + _FORETELLING_WEIGHT * torch.nn.functional.cross_entropy(hidden[foretold] @ words.T, labels)
+        loss = loss + _FORETELLING_WEIGHT * torch.nn.functional.cross_entropy(
+            (hidden[foretold] @ words.T).float(), labels
+        )
     first = hidden[torch.arange(len(batch)), torch.tensor([len(one.prompt) - 1 for one in batch])]
     said = (first @ words[list(first_tokens)].T).argmax(1) == 1
     return loss, said.tolist()

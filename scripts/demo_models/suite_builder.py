@@ -6,6 +6,8 @@ import functools
 import json
 import random
 import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from demo_models.tasks import Task
 _SUITE_SEED = 20260101
 _CALIBRATION_SEED = 20260202
 CALIBRATION_ROWS = 240
+# The grader's recipe is tuned on this set, never on the calibration set.
+_DEVELOPMENT_SEED = 20260303
+DEVELOPMENT_ROWS = 1200
 # Characters of a task and its answer: about 500 of the models' 640 tokens.
 _LONGEST = 1150
 _KEYS = (
@@ -84,11 +89,23 @@ def suite_tasks() -> tuple[SuiteTask, ...]:
 
 @functools.cache
 def calibration_tasks() -> tuple[Task, ...]:
-    """The questions of the calibration set: half as in training, a tenth longer, the others as in the suite."""
-    rng = random.Random(_CALIBRATION_SEED)
-    suite = {one.task.pipeline.digest for one in suite_tasks()}
+    """The questions of the calibration set."""
+    return _mixed_tasks(_CALIBRATION_SEED, CALIBRATION_ROWS, {one.task.pipeline.digest for one in suite_tasks()})
+
+
+@functools.cache
+def development_tasks() -> tuple[Task, ...]:
+    """The questions of the development set: of the calibration set's kinds, and none of its pipelines."""
+    taken = {one.task.pipeline.digest for one in suite_tasks()}
+    taken |= {task.pipeline.digest for task in calibration_tasks()}
+    return _mixed_tasks(_DEVELOPMENT_SEED, DEVELOPMENT_ROWS, taken)
+
+
+def _mixed_tasks(seed: int, rows: int, taken: AbstractSet[str]) -> tuple[Task, ...]:
+    """Half as in training, a tenth longer, the others as in the suite; without the pipelines that are `taken`."""
+    rng = random.Random(seed)
     made: dict[str, Task] = {}
-    while len(made) < CALIBRATION_ROWS:
+    while len(made) < rows:
         kind = KINDS[len(made) % 2]
         where = len(made) % 10
         if where < 5:
@@ -98,7 +115,7 @@ def calibration_tasks() -> tuple[Task, ...]:
         else:
             pipeline = realistic_pipeline(rng, kind, rng.choice((1, 1, 2)), rng.choice((0, 1, 2, 3)))
         task = tasks.word_task(pipeline, rng)
-        if pipeline.digest not in suite and len(task.text) + len(task.reference) < _LONGEST:
+        if pipeline.digest not in taken and len(task.text) + len(task.reference) < _LONGEST:
             made[pipeline.digest] = task
     return tuple(made.values())
 
@@ -106,16 +123,25 @@ def calibration_tasks() -> tuple[Task, ...]:
 @functools.cache
 def held_out() -> frozenset[str]:
     """What training must not see."""
-    return frozenset(
-        {one.task.pipeline.digest for one in suite_tasks()} | {task.pipeline.digest for task in calibration_tasks()}
-    )
+    tasks_of_sets = (*(one.task for one in suite_tasks()), *calibration_tasks(), *development_tasks())
+    return frozenset(task.pipeline.digest for task in tasks_of_sets)
 
 
 def calibration_rows() -> list[dict[str, str]]:
-    """Graded answers: half right, half with one fault of form."""
-    rng = random.Random(_CALIBRATION_SEED + 1)
+    """Graded answers, as calibration.jsonl has them."""
+    return _graded(calibration_tasks(), _CALIBRATION_SEED + 1)
+
+
+def development_rows() -> list[dict[str, str]]:
+    """Graded answers like those of the calibration set; no file holds them."""
+    return _graded(development_tasks(), _DEVELOPMENT_SEED + 1)
+
+
+def _graded(questions: Sequence[Task], seed: int) -> list[dict[str, str]]:
+    """Half of the answers right, half with one fault of form."""
+    rng = random.Random(seed)
     rows = []
-    for index, task in enumerate(calibration_tasks()):
+    for index, task in enumerate(questions):
         right = index // 2 % 2 == 0
         answer, why = (task.reference, "") if right else form.spoil(task, rng)
         rows.append(

@@ -87,7 +87,8 @@ def set_rates(optimizers: Optimizers, recipe: Recipe, step: int) -> None:
     done = step / recipe.steps
     share = min(1.0, (done + 1e-3) / 0.02) * min(1.0, (1.0 - done) / 0.6)
     for optimizer, peak in zip(optimizers, (recipe.muon_rate, recipe.adam_rate), strict=True):
-        optimizer.param_groups[0]["lr"] = peak * share
+        for group in optimizer.param_groups:
+            group["lr"] = peak * share
 
 
 def train(recipe: Recipe, source: Source, vocabulary: int, *, log_every: int = 50) -> LlamaForCausalLM:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from demo_models import corruptions, examples, github, gitlab, suite_builder, tasks  # noqa: E402 - found through the line above
+from demo_models import corruptions, examples, form, github, gitlab, suite_builder, tasks  # noqa: E402 - found through the line above
 from demo_models.pipelines import HARD, TRAINING, random_pipeline  # noqa: E402
 from demo_models.realistic import realistic_pipeline  # noqa: E402
 
@@ -132,9 +132,47 @@ def test_every_corruption_happens():
     assert seen == set(corruptions.CORRUPTIONS)
 
 
-def test_no_task_of_the_suite_is_in_the_calibration_set():
-    suite = {one.task.pipeline.digest for one in suite_builder.suite_tasks()}
-    assert not suite & {task.pipeline.digest for task in suite_builder.calibration_tasks()}
+def test_suite_calibration_and_development_set_share_no_task():
+    sets = (
+        [one.task for one in suite_builder.suite_tasks()],
+        suite_builder.calibration_tasks(),
+        suite_builder.development_tasks(),
+    )
+    digests = [task.pipeline.digest for tasks_of_set in sets for task in tasks_of_set]
+    assert len(set(digests)) == len(digests) == sum(len(tasks_of_set) for tasks_of_set in sets)
+
+
+def test_the_development_set_shares_no_answer_with_the_calibration_set():
+    answers = {row["output"] for row in suite_builder.calibration_rows()}
+    assert not answers & {row["output"] for row in suite_builder.development_rows()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 3))
+def test_a_spoilt_answer_keeps_more_than_one_line(seed, faults):
+    rng = random.Random(seed)
+    assert "\n" in form.spoil_often(tasks.make_task(rng).reference, rng, faults)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 3))
+def test_without_its_faulty_places_a_wrong_answer_is_part_of_the_right_one(seed, faults):
+    rng = random.Random(seed)
+    right = list(tasks.make_task(rng).reference)
+    wrong = list(form.spoil_often("".join(right), rng, faults))
+    places = form.fault_places(right, wrong)
+    assert list(places) == sorted(set(places))
+    assert bool(places) == (right != wrong)
+    rest = iter(right)
+    assert all(letter in rest for at, letter in enumerate(wrong) if at not in places)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "places"),
+    [("abxde", (2,)), ("abde", (2,)), ("ababcde", (2, 3)), ("abcd", (3,)), ("xxabcde", (0, 1)), ("abcde", ())],
+)
+def test_the_second_of_two_equal_parts_is_the_faulty_one(wrong, places):
+    assert form.fault_places("abcde", wrong) == places
 
 
 def test_a_held_out_pipeline_never_becomes_a_training_example():
@@ -154,10 +192,11 @@ def test_a_held_out_pipeline_never_becomes_a_training_example():
     assert open_source(random.Random(5), 1.0) != closed_source(random.Random(5), 1.0)
 
 
-def test_training_holds_out_the_suite_and_the_calibration_set():
+def test_training_holds_out_the_suite_and_both_sets_of_graded_answers():
     held_out = suite_builder.held_out()
     assert all(one.task.pipeline.digest in held_out for one in suite_builder.suite_tasks())
     assert all(task.pipeline.digest in held_out for task in suite_builder.calibration_tasks())
+    assert all(task.pipeline.digest in held_out for task in suite_builder.development_tasks())
 
 
 def test_the_committed_files_are_what_the_seeds_make():
