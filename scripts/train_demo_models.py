@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("command", choices=("suite", "generator", "grader", "development", "evaluate", "all"))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "demo-models", help="checkpoints and llama.cpp")
     parser.add_argument("--models", type=Path, default=MODELS, help="where the GGUF files are written, or read")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; two models at once take one each")
+    parser.add_argument("--threads", type=int, default=2, help="each computes a part of every batch")
     parser.add_argument("--seed", type=int, help="of the training, instead of the recipe's")
     arguments = parser.parse_args()
     wanted = ("suite", "generator", "grader", "evaluate") if arguments.command == "all" else (arguments.command,)

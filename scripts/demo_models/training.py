@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from demo_models.examples import CONTEXT, Example, Source
+
+Item = TypeVar("Item")
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
@@ -91,31 +96,71 @@ def set_rates(optimizers: Optimizers, recipe: Recipe, step: int) -> None:
             group["lr"] = peak * share
 
 
-def train(recipe: Recipe, source: Source, vocabulary: int, *, log_every: int = 50) -> LlamaForCausalLM:
+class Learner:
+    """Optimizer steps, of which each thread computes a part of the batch.
+
+    Threads within an operation make models of this size slower where the cores are not free: every one of thousands of
+    operations waits for its last thread. Here they meet once a step.
+    """
+
+    def __init__(self, optimizers: Optimizers, recipe: Recipe, threads: int) -> None:
+        torch.set_num_threads(1)
+        self._optimizers = optimizers
+        self._recipe = recipe
+        self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def step(
+        self, number: int, batch: list[Item], loss_of: Callable[[list[Item]], tuple[torch.Tensor, Told]]
+    ) -> list[Told]:
+        """Learn from a batch; what `loss_of` gave beside the loss of each part, and how the batch was divided.
+
+        Args:
+            number: of the step, for the learning rates.
+            batch: examples; part k of n is `batch[k::n]`.
+            loss_of: the mean loss over a part, and what else is of interest.
+        """
+        parts = [batch[start :: self._threads] for start in range(min(self._threads, len(batch)))]
+        done = list(self._pool.map(lambda part: self._gradients(part, loss_of), parts))
+        for parameter, *gradients in zip(self._parameters, *(gradients for gradients, _ in done), strict=True):
+            parameter.grad = torch.stack(gradients).mean(0)
+        set_rates(self._optimizers, self._recipe, number)
+        # Muon's updates have one size whatever the gradient; the others are clipped.
+        torch.nn.utils.clip_grad_norm_(self._optimizers[1].param_groups[0]["params"], 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        return [rest for _, rest in done]
+
+    def _gradients(
+        self, part: list[Item], loss_of: Callable[[list[Item]], tuple[torch.Tensor, Told]]
+    ) -> tuple[tuple[torch.Tensor, ...], Told]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, rest = loss_of(part)
+        return torch.autograd.grad(loss, self._parameters), rest
+
+
+def train(recipe: Recipe, source: Source, vocabulary: int, *, threads: int, log_every: int = 50) -> LlamaForCausalLM:
     """Train from random weights; prints the loss as it goes."""
     model = new_model(recipe.shape, vocabulary, recipe.seed)
     model.train()
-    optimizers = optimizers_of(model, recipe)
+    learner = Learner(optimizers_of(model, recipe), recipe, threads)
     started, tokens = time.monotonic(), 0
     for step, batch in zip(range(recipe.steps), batches(source, recipe), strict=False):
-        set_rates(optimizers, recipe, step)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, batch)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimizers[1].param_groups[0]["params"], 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        losses = learner.step(step, batch, lambda part: _with_value(loss_of(model, part)))
         tokens += sum(len(example.tokens) for example in batch)
         if step % log_every == 0 or step == recipe.steps - 1:
             seconds = time.monotonic() - started
             print(
-                f"step {step:5d}/{recipe.steps}  loss {loss.item():.4f}  "
+                f"step {step:5d}/{recipe.steps}  loss {sum(losses) / len(losses):.4f}  "
                 f"{tokens / seconds:6.0f} tokens/s  {seconds:5.0f} s",
                 flush=True,
             )
     return model.eval()
+
+
+def _with_value(loss: torch.Tensor) -> tuple[torch.Tensor, float]:
+    return loss, loss.item()
 
 
 def loss_of(model: LlamaForCausalLM, examples: list[Example]) -> torch.Tensor:
