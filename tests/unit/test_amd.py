@@ -262,7 +262,7 @@ def test_without_either_library_there_is_nothing_to_add() -> None:
 FILES = sorted(machines.load(CARD).files)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(FILES),
     content=st.one_of(st.binary(max_size=40), st.text("0123456789abcdefx -\n", max_size=40).map(str.encode)),

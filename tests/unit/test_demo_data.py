@@ -49,14 +49,14 @@ def pipelines(seed):
         yield realistic_pipeline(rng, kind, 1 + seed % 3, seed % 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_every_reference_is_valid_under_gitlabs_schema(gitlab_schema, seed):
     for pipeline in pipelines(seed):
         gitlab_schema.validate(yaml.safe_load(gitlab.render(pipeline)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_every_workflow_is_valid_under_githubs_schema(github_schema, seed):
     for pipeline in pipelines(seed):
@@ -147,14 +147,14 @@ def test_the_development_set_shares_no_answer_with_the_calibration_set():
     assert not answers & {row["output"] for row in suite_builder.development_rows()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds, st.integers(1, 3))
 def test_a_spoilt_answer_keeps_more_than_one_line(seed, faults):
     rng = random.Random(seed)
     assert "\n" in form.spoil_often(tasks.make_task(rng).reference, rng, faults)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds, st.integers(1, 3))
 def test_without_its_faulty_places_a_wrong_answer_is_part_of_the_right_one(seed, faults):
     rng = random.Random(seed)

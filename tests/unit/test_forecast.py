@@ -140,7 +140,7 @@ settings_of_loads = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(load=settings_of_loads, name=st.sampled_from(sorted(published_shapes())), more=st.integers(1, 100_000))
 def test_more_context_never_takes_less_and_every_weight_is_somewhere(
     load: LoadSettings, name: str, more: int, models: dict[str, Model]
@@ -155,7 +155,7 @@ def test_more_context_never_takes_less_and_every_weight_is_somewhere(
     assert sum(gpu.weights for gpu in less.gpus) + less.host.weights >= stored
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(published_shapes())),
     card=st.sampled_from(["2GB", "4GB", "8GB", "24GB", "80GB"]),

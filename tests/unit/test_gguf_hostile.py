@@ -179,7 +179,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_bytes_change_the_file_is_refused_or_read_in_time_and_without_memory(
     data: st.DataObject, seeds: list[bytes], tmp_path: Path

@@ -9,7 +9,7 @@ np = pytest.importorskip("numpy", reason="the eval extra is not installed")
 from gpurig.evaljobs.quantize.graph_inputs import by_expert, by_matrix, weight_name  # noqa: E402 - needs numpy
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_each_experts_inputs_are_summed_as_they_were_sent(data: st.DataObject) -> None:
     experts, used, tokens = (data.draw(st.integers(low, 6)) for low in (1, 1, 1))

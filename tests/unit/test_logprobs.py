@@ -26,7 +26,7 @@ def rows(seed: int, scale: float, size: int = 300):
     return (np.random.default_rng(seed).normal(0, scale, (5, size))).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 30))
 def test_every_probability_that_matters_comes_back_within_a_step(seed: int, scale: float) -> None:
     logits = rows(seed, scale)
@@ -58,7 +58,7 @@ def test_a_row_without_differences_is_uniform() -> None:
     np.testing.assert_allclose(probability, 1 / 8, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 10), noise=st.floats(0.001, 2))
 def test_a_divergence_is_that_of_the_exact_distributions(seed: int, scale: float, noise: float) -> None:
     p = rows(seed, scale)

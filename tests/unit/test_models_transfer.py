@@ -110,7 +110,7 @@ ATTEMPTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(ATTEMPTS, st.integers(1, 4), st.sampled_from([1000, 70_000, 10**6]), st.booleans())
 def test_whatever_a_source_does_the_file_is_the_wanted_one_or_not_there(
     attempts: list[Attempt], attempts_each: int, chunk: int, announced: bool
@@ -134,7 +134,7 @@ def test_whatever_a_source_does_the_file_is_the_wanted_one_or_not_there(
         raise AssertionError("it never arrived")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=200) | st.integers(0, SIZE).map(lambda end: DATA[:end]) | st.just(DATA + b"more"))
 def test_whatever_an_earlier_run_left_the_file_is_the_wanted_one(left: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
