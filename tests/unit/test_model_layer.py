@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -33,7 +32,7 @@ def test_the_layer_holds_the_models_and_the_records_of_their_pulls(tmp_path: Pat
     made = layer(tmp_path, "b", "a")
     assert made.folder == PurePosixPath("/opt/gpurig/models")
     assert [str(each.target) for each in made.files] == ["a.gguf", "a.origin.json", "b.gguf", "b.origin.json"]
-    assert json.loads(made.label)["a"] == [digest(file.read_bytes())]
+    assert made.models["a.gguf"] == digest(file.read_bytes())
     assert made.size_bytes == sum(each.path.stat().st_size for each in made.files)
 
 

@@ -68,9 +68,9 @@ def ensure_image(
         PrerequisiteError: the build failed; the message has its last meaningful lines, the hint the log's path.
         InputError: the builder would leave a secret of the plan behind.
     """
-    present = _present(client, plan.tag)
-    if present:
-        return BuiltImage(tag=plan.tag, id=present, built=False)
+    there = present(client, plan.tag)
+    if there:
+        return BuiltImage(tag=plan.tag, id=there, built=False)
     builder = (choose or chooser(client))(plan)
     path = log or _temporary_log(plan.tag)
     passing = log is None and not keep_log
@@ -94,7 +94,7 @@ def ensure_image(
         if passing:
             path.unlink(missing_ok=True)
         raise
-    built = "" if error else _present(client, plan.tag)
+    built = "" if error else present(client, plan.tag)
     if not built:
         raise build_problem(
             plan.tag,
@@ -108,7 +108,7 @@ def ensure_image(
     return BuiltImage(tag=plan.tag, id=built, built=True)
 
 
-def _present(client: docker.DockerClient, tag: str) -> str:
+def present(client: docker.DockerClient, tag: str) -> str:
     """The id of the image with that tag; "" where there is none."""
     import docker.errors  # noqa: PLC0415 - 100 ms that `--help` must not pay
 

@@ -1,13 +1,11 @@
 """Models as a layer of an image: from names to the files that are copied to /opt/gpurig/models.
 
-Nothing is read into memory: a model has gigabytes. Whoever builds the image copies `LayerFile.path` to
-`LayerFile.target`, and puts `ModelLayer.digest` into the image's name and `ModelLayer.label` on it.
+Nothing is read into memory: a model has gigabytes. gpurig.images.baking puts them into an image.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,8 +16,6 @@ from gpurig.common.gguf import read_gguf
 from gpurig.common.models.licenses import check_license
 from gpurig.common.models.origin import Origin, origin_path
 from gpurig.common.models.resolving import IMAGE_FOLDER, Found, Search
-
-LABEL_MODELS = "io.gpurig.models"
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,11 @@ class ModelLayer:
     Attributes:
         folder: where they go in the image.
         files: models and the records of their pulls, by name.
-        models: SHA-256 of the model's files by model name, in order.
         notes: what the user should be told of their licenses.
     """
 
     folder: PurePosixPath
     files: tuple[LayerFile, ...]
-    models: tuple[tuple[str, tuple[str, ...]], ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,9 +55,9 @@ class ModelLayer:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
-    def label(self) -> str:
-        """What the image says of them: a JSON object from name to hashes."""
-        return json.dumps({name: list(hashes) for name, hashes in self.models}, sort_keys=True)
+    def models(self) -> dict[str, str]:
+        """SHA-256 of the models' files by their names, as an image's label has them."""
+        return {str(file.target): file.sha256 for file in self.files if file.target.suffix == ".gguf"}
 
     @property
     def size_bytes(self) -> int:
@@ -84,7 +78,6 @@ def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Colle
         PrerequisiteError: a name that nobody has. Whatever fetching raises.
     """
     files: dict[PurePosixPath, LayerFile] = {}
-    models: dict[str, tuple[str, ...]] = {}
     notes: list[str] = []
     for name in names:
         found = search.find(name)
@@ -92,7 +85,6 @@ def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Colle
             continue
         notes += _checked(found, allowed_licenses)
         parts = [_layer_file(path) for path in found.files]
-        models[name] = tuple(part.sha256 for part in parts)
         record = origin_path(found.files[0].parent, name)
         if found.origin is not None and _is_of(found.origin, parts):
             parts.append(_layer_file(record))
@@ -100,7 +92,6 @@ def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Colle
     return ModelLayer(
         PurePosixPath(IMAGE_FOLDER),
         tuple(files[target] for target in sorted(files)),
-        tuple(sorted(models.items())),
         tuple(dict.fromkeys(notes)),
     )
 

@@ -54,11 +54,13 @@ class Search:
         places: in this order; the first that has the name wins.
         fetch: brings what no place has; None where the name is in no catalogue, or nothing may be fetched.
         without_fetch: why nothing is fetched, for the hint of an error; "" where it is.
+        elsewhere: how to name another place, for that hint.
     """
 
     places: tuple[Place, ...]
     fetch: Callable[[str], Found | None] | None = None
     without_fetch: str = ""
+    elsewhere: str = ", or name its folder with --models-dir"
 
     @classmethod
     def of_folders(cls, *folders: Path) -> Search:
@@ -81,7 +83,7 @@ class Search:
         nowhere = "" if self.fetch is None else ", and no catalogue has it"
         raise PrerequisiteError(
             f'this machine has no model "{name}"; looked in {looked}{nowhere}',
-            hint=f"put the file there, or name its folder with --models-dir{self.without_fetch}",
+            hint=f"put the file there{self.elsewhere}{self.without_fetch}",
         )
 
 

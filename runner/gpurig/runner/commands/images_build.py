@@ -32,6 +32,7 @@ _WIDTH = 80
 @click.command(
     epilog="\b\nExamples:\n  gpurig images build\n  gpurig images build --backend cuda --arch 89,75\n"
     "  gpurig images build --for saas --dry-run\n"
+    "  gpurig images build --for saas --model qwen3-8b-q4_k_m\n"
     "  gpurig images build --pip-index-url https://pypi.example/simple --netrc ~/.netrc"
 )
 @which_options
@@ -43,6 +44,14 @@ _WIDTH = 80
     default="auto",
     help="auto: BuildKit where engine and CLI have it. [auto]",
 )
+@click.option("--model", "models", metavar="NAME", multiple=True, help="Bake a model of this box in; may be repeated.")
+@click.option(
+    "--allow-license",
+    "licenses",
+    metavar="LICENSE",
+    multiple=True,
+    help="Accept a license with conditions: who gets the image gets the model.",
+)
 @click.option(
     "--log", type=click.Path(path_type=Path, dir_okay=False), help="Where the whole output goes. [a new file]"
 )
@@ -53,6 +62,8 @@ _WIDTH = 80
 def build(
     *,
     wanted: BuilderName,
+    models: tuple[str, ...],
+    licenses: tuple[str, ...],
     log: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -65,9 +76,13 @@ def build(
 
     Without options it is the image that `gpurig up` uses: for the cards that
     are here. No GPU is needed to build for cards that are named. An image that
-    the engine has is not built again.
+    the engine has is not built again. With --model it carries models too, for
+    runners that have no folder of them: one layer upon the image, which keeps
+    its name and gets a second one.
     """
     from gpurig.images.builders import chooser  # noqa: PLC0415 - heavy
+    from gpurig.provisioning.paths import Paths  # noqa: PLC0415
+    from gpurig.runner.baking import bake, baking_document, models_to_bake  # noqa: PLC0415
 
     if re.match(r"[^/]*//[^/]*@", options["pip_index_url"] or ""):
         raise InputError(
@@ -78,8 +93,12 @@ def build(
     if box.unread:
         click.echo(f"gpurig: the settings of `gpurig up` do not count: {harmless(box.unread)}", err=True)
     plans = [(spec, box.plan(spec)) for spec in box.specs()]
+    layer = models_to_bake(models, licenses, Paths(root.absolute(), name)) if models else None
     if dry_run:
-        documents = [{**_plan_document(spec, plan), "present": _present(box, plan)} for spec, plan in plans]
+        documents = [
+            {**_plan_document(spec, plan), "present": _present(box, plan), **baking_document(plan.tag, layer)}
+            for spec, plan in plans
+        ]
         click.echo(json.dumps({"schema": SCHEMA, "images": documents}, indent=1) if as_json else _plans_text(documents))
         return
     engine = box.engine()
@@ -90,6 +109,10 @@ def build(
         documents.append(_build(engine, spec, plan, choose=choose, log=path, verbose=verbose))
         if not as_json:
             click.echo(_built_text(documents[-1]))
+        if layer is not None:
+            documents.append(bake(engine, documents[-1], layer))
+            if not as_json:
+                click.echo(_built_text(documents[-1]))
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "images": documents}, indent=1))
 
@@ -181,6 +204,8 @@ def _plan_text(document: dict[str, Any]) -> str:
         ("Dockerfile", f"{document['dockerfile']}, context {size_text(document['context_bytes'])}"),
         *((f"arg {name}", value) for name, value in sorted(document["build_args"].items())),
         ("secrets", ", ".join([*document["secrets"], *document["private_args"]])),
+        ("with models", document.get("baked_tag", "")),
+        ("models", ", ".join(document.get("models", {}))),
     ]
     return "\n".join(
         [
