@@ -16,7 +16,7 @@ import pytest
 from gpurig.common.errors import PrerequisiteError
 from gpurig.common.waiting import wait_for
 from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine import connect
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 from gpurig.provisioning.facts import Gpu

@@ -30,7 +30,7 @@ from gpurig.common.files import make_directory, write_atomic
 from gpurig.common.process import run
 from gpurig.common.waiting import wait_for
 from gpurig.images.build import ensure_image
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import HostFacts
 from gpurig.runner.exporter.image import plan_exporter_image

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gpurig.common.models.quantize_options import QuantizeOptions
 from gpurig.common.waiting import wait_for
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.wiring import Wiring
 from gpurig.runner.quantizing_container import container_spec, run_there
 from standins.images import image_of
@@ -84,7 +84,7 @@ def test_an_interruption_ends_the_container(engine: docker.DockerClient, image: 
         f"""
         from pathlib import Path
         from gpurig.common.models.quantize_options import QuantizeOptions
-        from gpurig.provisioning.containers import DockerEngine
+        from gpurig.provisioning.docker_engine import DockerEngine
         from gpurig.provisioning.wiring import Wiring
         from gpurig.runner.quantizing_container import container_spec, run_there
         options = QuantizeOptions(to="Q8_0", pure=True)

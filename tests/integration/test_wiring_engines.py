@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from gpurig.provisioning.container_spec import ContainerSpec
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine import engine_facts
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 from gpurig.provisioning.facts import DeviceNode, Gpu, HostFacts

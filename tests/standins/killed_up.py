@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gpurig.provisioning.containers import DockerEngine
 from gpurig.provisioning.disk import LocalDisk
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.runners import HttpGitLab
 from gpurig.runner import workflow
 from gpurig.runner.__main__ import cli

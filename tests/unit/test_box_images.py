@@ -95,7 +95,7 @@ def test_a_state_that_this_user_may_not_read_is_told_and_defaults_count(tmp_path
 
 
 def test_the_tag_is_the_one_that_up_uses(tmp_path):
-    from gpurig.provisioning.containers import DockerEngine
+    from gpurig.provisioning.docker_engine import DockerEngine
     from gpurig.provisioning.settings import make_settings
     from gpurig.runner.world import BuiltImages
 

@@ -16,7 +16,7 @@ from gpurig.common.progress import ByteProgress
 from gpurig.common.terminal import harmless
 from gpurig.images.baking import baked_tag, ensure_baked
 from gpurig.images.model_layer import ModelLayer, model_layer
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine import translated
 from gpurig.provisioning.paths import Paths
 

@@ -13,8 +13,8 @@ from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.images.job_image import DEFAULT_BASE_IMAGE, plan_job_image
 from gpurig.images.job_spec import DEFAULT_CPU_TARGET, JobImageSpec, Target, Wish, choose_job_image
 from gpurig.images.plan import ImagePlan, Transport
-from gpurig.provisioning.containers import DockerEngine
 from gpurig.provisioning.disk import LocalDisk
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.facts import Backend, HostFacts
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import backends_of

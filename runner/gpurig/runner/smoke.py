@@ -9,7 +9,7 @@ from typing import Any
 from gpurig.common.errors import InputError
 from gpurig.images.listing import find_image
 from gpurig.images.plan import LABEL_BACKEND
-from gpurig.provisioning.containers import DockerEngine
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.plan import job_container
 from gpurig.provisioning.wiring import Wiring, wire

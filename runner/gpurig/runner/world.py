@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gpurig.common.waiting import Clock, SystemClock
-from gpurig.provisioning.containers import DockerEngine, Engine
+from gpurig.provisioning.containers import Engine
 from gpurig.provisioning.disk import Disk, LocalDisk
+from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths, box_id
 from gpurig.provisioning.plan import Box, ImageTags, backends_of

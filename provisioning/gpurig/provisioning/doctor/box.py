@@ -168,14 +168,14 @@ class ThisBox:
 
     def exporters(self, name: str) -> tuple[str, ...]:
         """Where an instance's exporter listens."""
-        from gpurig.provisioning.containers import DockerEngine  # noqa: PLC0415 - heavy
+        from gpurig.provisioning.docker_engine import DockerEngine  # noqa: PLC0415 - heavy
 
         found = DockerEngine(self._answering(), self._docker_host).find(name)
         return tuple(port for one in found if one.role == "exporter" and one.running for port in one.ports)
 
     def image(self, name: str) -> ImageSeen:
         """An image on the engine, or in its registry."""
-        from gpurig.provisioning.containers import DockerEngine  # noqa: PLC0415 - heavy
+        from gpurig.provisioning.docker_engine import DockerEngine  # noqa: PLC0415 - heavy
         from gpurig.provisioning.engine import translated  # noqa: PLC0415
 
         client = self._answering()

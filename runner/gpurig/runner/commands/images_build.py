@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpurig.images.builders import Builder, BuilderName
     from gpurig.images.job_spec import JobImageSpec
     from gpurig.images.plan import ImagePlan
-    from gpurig.provisioning.containers import DockerEngine
+    from gpurig.provisioning.docker_engine import DockerEngine
     from gpurig.runner.box_images import BoxImages
 
 # Raised when a key of --json changes its meaning or goes; new keys leave it as it is.
