@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _REQUIRE_LEGACY = "GPURIG_REQUIRE_LEGACY_DOCKER"
 
-pytest_plugins = ["standins.fixtures", "standins.nvml.fixtures"]
+pytest_plugins = ["standins.fixtures", "standins.hub.fixtures", "standins.nvml.fixtures"]
 
 
 def pytest_configure() -> None:

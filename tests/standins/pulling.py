@@ -66,3 +66,11 @@ def model_bytes(folder: Path, *, seed: int = 1) -> bytes:
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def in_place(puller: Puller, data: bytes) -> bool:
+    """The model, its record, and nothing half made."""
+    return (
+        puller.files == [f"{NAME}.gguf", f"{NAME}.origin.json"]
+        and (puller.folder / f"{NAME}.gguf").read_bytes() == data
+    )
