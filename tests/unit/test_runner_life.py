@@ -11,12 +11,11 @@ from gpurig.provisioning.config_toml import parse_config
 from gpurig.provisioning.containers import RunResult
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, maintenance_note, spec_from
-from gpurig.provisioning.state import State
 from gpurig.runner import workflow
 from gpurig.runner.overview import look_around
 from gpurig.runner.renewing import due
 from gpurig.runner.taking_down import take_down
-from gpurig.runner.up_run import UpRun
+from standins.box_commands import state_of, up
 from standins.convergence import card, no_machine
 from standins.faults import Faults
 from standins.memory_box import ROOT, MemoryBox, two_gpus
@@ -27,16 +26,6 @@ from standins.plans import plan_for
 def _no_machine() -> Any:
     with no_machine():
         yield
-
-
-def up(box: MemoryBox, **given: Any) -> UpRun:
-    run = box.run(**given)
-    workflow.up(run)
-    return run
-
-
-def state_of(box: MemoryBox) -> State:
-    return State.model_validate_json(box.disk.read(box.paths.state) or "{}")
 
 
 CHANGES: list[dict[str, Any]] = [

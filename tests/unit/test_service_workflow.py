@@ -16,11 +16,11 @@ from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan_view import plan_document, plan_text
 from gpurig.provisioning.service_spec import unit_owner, unit_path
-from gpurig.provisioning.state import State
 from gpurig.runner import workflow
 from gpurig.runner.overview import judge, look_around, overview_document
-from gpurig.runner.taking_down import take_down
 from gpurig.runner.up_run import UpRun
+from standins import box_commands
+from standins.box_commands import down, state_of
 from standins.convergence import SYSTEMD, no_machine
 from standins.memory_box import ROOT, MemoryBox, two_gpus
 
@@ -37,9 +37,7 @@ def _no_machine() -> Any:
 
 
 def up(box: MemoryBox, **given: Any) -> UpRun:
-    run = box.run(**{**SYSTEMD, **given})
-    workflow.up(run)
-    return run
+    return box_commands.up(box, **{**SYSTEMD, **given})
 
 
 def test_a_first_up_makes_the_service_and_no_container_of_the_runner() -> None:
@@ -100,7 +98,7 @@ def test_more_or_less_patience_does_not_cost_a_restart() -> None:
     assert run.changes == ["start"]
     assert box.systemd.processes == {NAME: process}
     assert "TimeoutStopSec=60" in box.systemd.loaded[NAME]
-    assert State.model_validate_json(box.disk.read(box.paths.state) or "").settings["wait"] == 60
+    assert state_of(box).settings["wait"] == 60
 
 
 def test_a_crashing_runner_is_stopped_before_its_unit_changes() -> None:
@@ -161,19 +159,6 @@ def test_where_a_reload_takes_gpus_away_it_is_told_jobs_end_first_and_the_export
     # With CDI nothing of this is needed.
     other = MemoryBox(two_gpus())
     assert up(other).notes == []
-
-
-def down(box: MemoryBox, **given: Any) -> list[str]:
-    said: list[str] = []
-    take_down(
-        box.world(),
-        name="gpurig",
-        root=ROOT,
-        docker_host=None,
-        say=lambda step, text: said.append(f"{step} {text}"),
-        **{"unregister": False, **given},
-    )
-    return said
 
 
 def test_down_ends_the_service_after_its_jobs_and_up_starts_it_again() -> None:

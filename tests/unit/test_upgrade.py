@@ -13,12 +13,11 @@ from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.instances import instances
 from gpurig.provisioning.settings import RUNNER_IMAGE
-from gpurig.provisioning.state import State
 from gpurig.runner import workflow
 from gpurig.runner.overview import look_around
 from gpurig.runner.taking_down import take_down
-from gpurig.runner.up_run import UpRun
 from gpurig.runner.world import HadImage
+from standins.box_commands import state_of, up
 from standins.convergence import no_machine
 from standins.memory_box import ROOT, MemoryBox
 
@@ -27,16 +26,6 @@ from standins.memory_box import ROOT, MemoryBox
 def _no_machine() -> Any:
     with no_machine():
         yield
-
-
-def up(box: MemoryBox, **given: Any) -> UpRun:
-    run = box.run(**given)
-    workflow.up(run)
-    return run
-
-
-def state_of(box: MemoryBox) -> State:
-    return State.model_validate_json(box.disk.read(box.paths.state) or "{}")
 
 
 def test_an_upgrade_removes_the_images_of_the_version_before_and_an_up_keeps_them() -> None:

@@ -1,57 +1,32 @@
-"""What `up`, `status` and `down` promise, on a box in memory."""
+"""What `up` promises, on a box in memory."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
-from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError, RemoteError
+from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.provisioning.config_toml import parse_config
 from gpurig.provisioning.containers import RunningJob, RunResult
 from gpurig.provisioning.facts import HostFacts, Problem
 from gpurig.provisioning.state import State
 from gpurig.runner import workflow
-from gpurig.runner.overview import judge, look_around
-from gpurig.runner.taking_down import take_down
 from gpurig.runner.undo import UndoLog
-from gpurig.runner.up_run import UpRun, prepare
+from gpurig.runner.up_run import prepare
+from standins.box_commands import down, state_of, up
+from standins.convergence import no_machine
 from standins.memory_box import ROOT, URL, MemoryBox, two_gpus
 
 
 @pytest.fixture(autouse=True)
-def _no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The checks that ask the machine itself have tests of their own.
-    monkeypatch.setattr("gpurig.runner.up_steps.check_port", lambda *_, **__: None)
-    monkeypatch.setattr("gpurig.runner.up_steps.check_folders", lambda *_: None)
-
-
-def up(box: MemoryBox, **given: Any) -> UpRun:
-    run = box.run(**given)
-    workflow.up(run)
-    return run
-
-
-def state_of(box: MemoryBox) -> State:
-    return State.model_validate_json(box.disk.read(box.paths.state) or "{}")
-
-
-def down(box: MemoryBox, *, unregister: bool = True) -> list[str]:
-    said: list[str] = []
-    take_down(
-        box.world(),
-        name="gpurig",
-        root=ROOT,
-        docker_host=None,
-        unregister=unregister,
-        drain_s=7,
-        say=lambda step, text: said.append(f"{step} {text}"),
-    )
-    return said
+def _no_machine() -> Iterator[None]:
+    with no_machine():
+        yield
 
 
 def test_the_steps_come_in_the_order_that_decisions_md_explains() -> None:
@@ -191,7 +166,7 @@ def test_a_token_that_gitlab_runner_rotated_is_kept() -> None:
     run = up(box)
     assert run.changes == []
     assert box.disk.read(box.paths.config) == text
-    down(box)
+    down(box, unregister=True)
     assert not box.gitlab.runners
 
 
@@ -285,95 +260,13 @@ def test_a_damaged_state_is_told_and_its_tokens_are_not(text: str) -> None:
     assert not box.gitlab.runners
 
 
-def test_down_stops_after_the_jobs_and_up_starts_again_without_a_new_runner() -> None:
-    box = MemoryBox(HostFacts())
-    up(box)
-    box.engine.running_jobs = (RunningJob("7", "", "1", "x", "cpu", "build"),)
-    said = down(box, unregister=False)
-    assert ("gpurig-runner", 7) in box.engine.stopped
-    assert any("waiting for 1 running job" in line for line in said)
-    assert not box.engine.containers
-    assert len(box.gitlab.runners) == 1
-    run = up(box)
-    assert run.changes == ["start"]
-    assert len(box.gitlab.runners) == 1
-
-
-def test_down_removes_the_jobs_that_did_not_end_before_the_runner_was_killed() -> None:
-    box = MemoryBox()
-    up(box)
-    box.engine.running_jobs = (RunningJob("7", "", "1", "x", "cpu", "build"),)
-    said = down(box)
-    assert "stop removed 1 container(s) of jobs that did not end in time" in said
-    assert box.engine.running_jobs == ()
-    assert not any("of jobs" in line for line in down(box))
-
-
-def test_down_unregister_leaves_no_runner_no_container_and_no_file_but_the_models() -> None:
-    box = MemoryBox()
-    up(box, metrics_listen="127.0.0.1:9476")
-    model = box.paths.models / "a.gguf"
-    box.disk.write(model, "weights", mode=0o644)
-    down(box)
-    assert not box.gitlab.runners
-    assert not box.engine.containers
-    assert list(box.disk.files) == [model]
-    assert box.paths.config_dir not in box.disk.folders
-    assert any("no container was there" in line for line in down(box))
-
-
-def test_down_keeps_the_tokens_while_gitlab_cannot_delete_the_runners() -> None:
-    box = MemoryBox(HostFacts())
-    up(box)
-    delete = box.gitlab.delete
-
-    def fail(_: str) -> None:
-        raise RemoteError("GitLab is away")
-
-    box.gitlab.delete = fail  # type: ignore[method-assign]
-    with pytest.raises(RemoteError):
-        down(box)
-    assert state_of(box).registrations
-    box.gitlab.delete = delete  # type: ignore[method-assign]
-    down(box)
-    assert not box.gitlab.runners
-    assert not box.disk.files
-
-
-def look(box: MemoryBox) -> Any:
-    return look_around(box.world(), name="gpurig", root=ROOT, docker_host=None)
-
-
-def test_status_of_a_box_that_is_not_set_up_says_so() -> None:
-    with pytest.raises(PrerequisiteError, match="not set up"):
-        look(MemoryBox())
-
-
-def test_status_is_fine_only_while_everything_runs_and_gitlab_knows_it() -> None:
-    box = MemoryBox()
-    up(box, metrics_listen="127.0.0.1:9476")
-    judge(look(box))
-    first = next(iter(box.gitlab.runners))
-    kept = box.gitlab.runners.pop(first)
-    with pytest.raises(RemoteError, match=f"#{first}"):
-        judge(look(box))
-    box.gitlab.runners[first] = kept
-    exporter = next(one.id for one in box.engine.containers.values() if one.spec.role == "exporter")
-    box.engine.stop(exporter, wait_s=0)
-    with pytest.raises(PrerequisiteError, match="gpurig-exporter is exited"):
-        judge(look(box))
-    down(box, unregister=False)
-    with pytest.raises(PrerequisiteError, match="does not run"):
-        judge(look(box))
-
-
 def test_no_token_is_ever_said(capsys: pytest.CaptureFixture[str]) -> None:
     box = MemoryBox()
     said: list[str] = []
     run = box.run()
     run.say = lambda step, text: said.append(f"{step} {text}")
     workflow.up(run)
-    said += down(box)
+    said += down(box, unregister=True)
     assert not any("glrt-" in line for line in said)
     assert "glrt-" not in "".join(capsys.readouterr())
     assert "glrt-" not in repr(run.state)
