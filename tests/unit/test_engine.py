@@ -198,6 +198,15 @@ def test_the_disk_is_locked_for_one_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_a_disk_without_locks_keeps_nobody_from_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with LocalDisk().lock(tmp_path):
+        pass
+
+
 def test_the_disk_makes_what_is_missing_and_removes_only_what_is_empty(tmp_path: Path) -> None:
     disk, deep = LocalDisk(), tmp_path / "a" / "b"
     assert disk.missing(deep) == (deep, deep.parent)

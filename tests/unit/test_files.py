@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gpurig.common import files
 from gpurig.common.errors import InputError, PrerequisiteError
-from gpurig.common.files import LineLog, read_text, sha256_file, whole_lines, write_atomic
+from gpurig.common.files import LineLog, read_text, sha256_file, try_lock, whole_lines, write_atomic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,3 +121,40 @@ def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"abc")
     assert sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_lock_is_held_by_one_and_free_again_when_that_one_ends(tmp_path: Path) -> None:
+    first, second = (os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(2))
+    try:
+        assert try_lock(first, tmp_path)
+        assert not try_lock(second, tmp_path)
+    finally:
+        os.close(first)
+    try:
+        assert try_lock(second, tmp_path)
+    finally:
+        os.close(second)
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [(errno.EWOULDBLOCK, False), (errno.EACCES, False), (errno.ENOLCK, True), (errno.EOPNOTSUPP, True)],
+)
+def test_a_file_system_without_locks_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, outcome: bool
+) -> None:
+    monkeypatch.setattr("fcntl.flock", refusing(number))
+    assert try_lock(0, tmp_path) is outcome
+
+
+def test_a_lock_that_fails_is_told_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", refusing(errno.EIO))
+    with pytest.raises(PrerequisiteError, match=r"cannot write .*: Input/output error"):
+        try_lock(0, tmp_path)
+
+
+def refusing(number: int) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -77,6 +78,25 @@ def demand_space(folder: Path, needed_bytes: int, what: str, *, hint: str = "fre
             f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free",
             hint=f"{hint}, or choose a folder on another disk",
         )
+
+
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Take the kernel's lock (flock) of `path`, a file or folder that is open; False where another process has it.
+
+    It is let go of when the descriptor is closed or the process ends, however it ends. A file system without locks
+    (some network ones) counts as taken: there is nothing to hold, and no reason to refuse.
+
+    Raises:
+        PrerequisiteError: it cannot be locked.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            return False
+        if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise write_problem(path, error) from error
+    return True
 
 
 def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:

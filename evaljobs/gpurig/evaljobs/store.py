@@ -8,7 +8,6 @@ is never lost or done again, and one that another version of the suite made is n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from gpurig.common.errors import InputError, PrerequisiteError
-from gpurig.common.files import LineLog, make_directory, whole_lines, write_problem
+from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, write_problem
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
 from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
 from gpurig.evaljobs.suite import Suite
@@ -185,16 +184,11 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise write_problem(out, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise PrerequisiteError(
-            f"another gpurig-job works in {out}", hint="wait until it has ended, or give another --out"
-        ) from error
-    except OSError:
-        # A file system without locks (some network ones): nothing to hold, and no reason to refuse.
-        pass
-    try:
+        if not try_lock(descriptor, out):
+            made = False  # by now it is the other run's
+            raise PrerequisiteError(
+                f"another gpurig-job works in {out}", hint="wait until it has ended, or give another --out"
+            )
         yield
     finally:
         with contextlib.suppress(OSError):

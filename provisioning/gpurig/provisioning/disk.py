@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpurig.common.errors import PrerequisiteError
-from gpurig.common.files import make_directory, read_problem, write_atomic, write_problem
+from gpurig.common.files import make_directory, read_problem, try_lock, write_atomic, write_problem
 
 
 class Disk(Protocol):
@@ -99,13 +98,11 @@ class LocalDisk:
         except OSError as error:
             raise read_problem(path, error) from error
         try:
-            # The kernel lets go of it when the process ends, however it ends.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(descriptor, path):
+                raise PrerequisiteError(
+                    f"another gpurig is changing {path} now", hint="wait until it has finished, then run this again"
+                )
             yield
-        except BlockingIOError as error:
-            raise PrerequisiteError(
-                f"another gpurig is changing {path} now", hint="wait until it has finished, then run this again"
-            ) from error
         finally:
             os.close(descriptor)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpurig.common.files import read_problem, sync_directory, write_problem
+from gpurig.common.files import read_problem, sync_directory, try_lock, write_problem
 from gpurig.common.waiting import Clock
 
 _LOCK_EVERY_S = 0.5
@@ -116,7 +114,8 @@ def locked_partial(path: Path, *, clock: Clock, say: Callable[[str], None]) -> I
             raise write_problem(path, error) from error
         partial = PartialFile(path, descriptor)
         try:
-            locked = _lock(descriptor, path)
+            # Without locks two runs at once spoil each other's bytes, and the hash tells.
+            locked = try_lock(descriptor, path)
             if locked and partial.is_in_place():
                 break
         except BaseException:
@@ -144,21 +143,7 @@ def remove_others(target: Path, keep: Path) -> None:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                if _lock(descriptor, path):
+                if try_lock(descriptor, path):
                     path.unlink()
             finally:
                 os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> bool:
-    try:
-        # The kernel lets go of it when the process ends, however it ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-            return False
-        if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
-            # A network folder without locks: two runs at once would spoil each other's bytes, and the hash would tell.
-            return True
-        raise write_problem(path, error) from error
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
-from gpurig.common.files import demand_space, sha256_file, sync_directory, write_problem
+from gpurig.common.files import demand_space, sha256_file, sync_directory, try_lock, write_problem
 from gpurig.common.ggml_types import GGML_TYPES, TYPE_NUMBERS
 from gpurig.common.gguf import Gguf, Tensor, read_gguf
 from gpurig.common.gguf_file_types import quantization
@@ -378,20 +377,15 @@ def _held(part: Path) -> Iterator[None]:
     except OSError as error:
         raise write_problem(part, error) from error
     try:
-        # The kernel lets go of it when the process ends, however it ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise PrerequisiteError(
-            f"another gpurig makes {part.name.removeprefix('.').removesuffix('.part')} now",
-            hint="wait until it has ended",
-        ) from error
-    except OSError:
-        # A file system without locks (some network ones): nothing to hold, and no reason to refuse.
-        pass
-    try:
-        yield
+        if not try_lock(descriptor, part):
+            raise PrerequisiteError(
+                f"another gpurig makes {part.name.removeprefix('.').removesuffix('.part')} now",
+                hint="wait until it has ended",
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         os.close(descriptor)
