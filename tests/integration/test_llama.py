@@ -270,16 +270,3 @@ def test_llama_cpp_says_nothing_on_the_terminal(tiny: Path, capfd: pytest.Captur
         answers(engine, Request("a", "job", GREEDY), grading_request("b", "x", {"good": 1.0, "bad": 0.0}))
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("", "")
-
-
-def test_the_readers_table_of_tensor_types_is_ggmls_own() -> None:
-    import ctypes
-
-    import llama_cpp
-    from gpurig.common.gguf import _BLOCKS
-
-    ggml = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
-    ggml.ggml_blck_size.restype = ctypes.c_int64
-    ggml.ggml_type_size.restype = ctypes.c_size_t
-    found = {kind: (ggml.ggml_blck_size(kind), ggml.ggml_type_size(kind)) for kind in _BLOCKS}
-    assert found == _BLOCKS
