@@ -184,10 +184,21 @@ def test_too_little_space_is_told_before_anything_is_made(tiny: Path, tmp_path: 
         run(["umount", str(small)], timeout_s=30)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_told(tiny: Path, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o555)
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which this user may not write; root may everywhere but in a file system that is read-only."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    if os.geteuid():
+        yield folder
+        return
+    if run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], timeout_s=30).code:
+        missing("this user may not mount a read-only file system", "GPURIG_REQUIRE_MOUNT")
+    yield folder
+    run(["umount", str(folder)], timeout_s=30)
+
+
+def test_a_folder_that_may_not_be_written_is_told(tiny: Path, closed: Path) -> None:
     finished = job("quantize", tiny, "--to", "Q8_0", "--no-divergence", "--out", closed)
     assert finished.code == 4
     assert "cannot write" in finished.stderr
