@@ -17,7 +17,7 @@ from typing import Any
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import Completion, Engine, EngineSettings, Request
 from gpurig.evaljobs.llama_log import last_errors
-from gpurig.evaljobs.llama_model import load_model
+from gpurig.evaljobs.llama_model import load_model, release
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.llama_sampling import Chain
 from gpurig.evaljobs.models import ModelFile
@@ -107,12 +107,7 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
-        if self._batch is not None:
-            self._api.llama_batch_free(self._batch)
-        if self._context:
-            self._api.llama_free(self._context)
-        if self._model:
-            self._api.llama_model_free(self._model)
+        release(self._api, model=self._model, context=self._context, batch=self._batch)
         self._batch = self._context = self._model = None
 
     def run(self, requests: Iterable[Request]) -> Iterator[Completion]:

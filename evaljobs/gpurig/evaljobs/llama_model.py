@@ -51,6 +51,16 @@ def load_model(api: Any, path: Path, errors: Sequence[str], *, gpu: bool) -> Any
     return model
 
 
+def release(api: Any, *, model: Any, context: Any, batch: Any) -> None:
+    """Free what there is of a model, its context and its batch; each may be None."""
+    if batch is not None:
+        api.llama_batch_free(batch)
+    if context:
+        api.llama_free(context)
+    if model:
+        api.llama_model_free(model)
+
+
 def continued(api: Any, model: Any, prompt: bytes, *, tokens: int) -> int:
     """Let a model continue a prompt by its likeliest tokens, past an end token too; how many were decoded.
 

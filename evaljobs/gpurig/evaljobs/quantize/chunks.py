@@ -15,7 +15,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import Gguf, read_gguf
 from gpurig.evaljobs.llama import demand_device
 from gpurig.evaljobs.llama_log import last_errors
-from gpurig.evaljobs.llama_model import load_model
+from gpurig.evaljobs.llama_model import load_model, release
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.quantize.graph_inputs import InputSquares
 
@@ -115,12 +115,7 @@ class ChunkReader:
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
-        if self._batch is not None:
-            self._api.llama_batch_free(self._batch)
-        if self._context:
-            self._api.llama_free(self._context)
-        if self._model:
-            self._api.llama_model_free(self._model)
+        release(self._api, model=self._model, context=self._context, batch=self._batch)
         self._batch = self._context = self._model = None
 
     def chunks(self, text: str, *, limit: int | None) -> Chunks:
