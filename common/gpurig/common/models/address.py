@@ -63,7 +63,13 @@ class AddressFile:
         return RemoteFacts()
 
     @contextlib.contextmanager
-    def open(self, start: int, facts: RemoteFacts, *, stop: int | None = None) -> Iterator[Body]:  # noqa: ARG002
+    def open(
+        self,
+        start: int,
+        facts: RemoteFacts,  # noqa: ARG002 - an address tells none beforehand
+        *,
+        stop: int | None = None,
+    ) -> Iterator[Body]:
         """Its bytes from `start` on. The client drops what is in the address where a redirection leads elsewhere.
 
         Raises:
