@@ -81,11 +81,13 @@ def main() -> None:
             [f"rebuild after a code change, {name}", _s(figures, f"rebuild_after_code_change_{name}_s"), "≤ 15 s"],
             ["  cold build", _s(figures, f"cpu_build_{name}_s"), ""],
         ]
-    figures |= forecast_figures(measure_all())
+    told = forecast_figures(measure_all())
+    figures |= told
     rows += [
-        [f"forecast, {figures['forecast_models']} models: largest error", f"{figures['forecast_max_error_mb']} MB", ""],
-        ["  of them outside of 3 % or 150 MiB", str(figures["forecast_outside"]), "0"],
-        ["  worst one under what llama.cpp allocates", f"{figures['forecast_worst_under_mb']} MB", "0"],
+        ["forecasts of memory: models", str(told["forecast_models"]), "≥ 12"],
+        ["  outside of 3 % and 150 MiB", f"{told['forecast_outside']} of {told['forecast_rows']}", "0"],
+        ["  largest error", f"{told['forecast_max_error_pct']:.1f} %", ""],
+        ["  worst one under", f"{told['forecast_worst_under_mb']:.0f} MB", "0"],
     ]
     if os.environ.get("GPU_IMAGES") == "1":
         figures |= gpu(engine, builders[0], base, backend="cuda", arch=CUDA_ARCH)
@@ -97,14 +99,6 @@ def main() -> None:
             ["  cold build", _s(figures, "rocm_build_s"), ""],
         ]
     engine.close()
-    told = forecast_figures(measure_all())
-    figures |= told
-    rows += [
-        ["forecasts of memory: models", str(told["forecast_models"]), "≥ 12"],
-        ["  outside of 3 % and 150 MiB", f"{told['forecast_outside']} of {told['forecast_rows']}", "0"],
-        ["  largest error", f"{told['forecast_max_error_pct']:.1f} %", ""],
-        ["  worst one under", f"{told['forecast_worst_under_mb']:.0f} MB", "0"],
-    ]
     figures |= {"rounds": ROUNDS, "machine": machine(), "versions": versions(PACKAGES)}
     print(table(["images", "measured", "wanted"], rows))
     write("images", figures)

@@ -20,7 +20,10 @@ export PIP_CONFIG_FILE=/opt/build/pip.conf
 export PATH="/opt/build/bin:$PATH"
 pip download --no-build-isolation --no-binary :all: --dest /src -r "$lock"
 export PIP_REQUIRE_HASHES=0
-pip wheel --verbose --no-build-isolation --wheel-dir /wheels /src/*.tar.gz
+# In folders that are always the same: their names get into the libraries, and pip's own are random.
+mkdir /src/tree
+tar -xzf /src/*.tar.gz -C /src/tree --strip-components=1
+pip wheel --verbose --no-build-isolation --no-deps --config-settings=build-dir=/src/build --wheel-dir /wheels /src/tree
 pip --python /opt/gpurig/bin/python install --no-compile /wheels/*.whl
 # The source package is made from a git checkout and keeps the commit of llama.cpp in it.
 tar -xzOf /src/*.tar.gz --wildcards '*/.git/modules/vendor/llama.cpp/HEAD' > /opt/gpurig/llama.cpp-commit
