@@ -34,7 +34,7 @@ from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine_facts import EngineFacts
 from gpurig.provisioning.facts import HostFacts
 from gpurig.runner.exporter.image import plan_exporter_image
-from gpurig.runner.exporter.web_config import load_web_config
+from gpurig.runner.exporter.web.web_config import load_web_config
 from gpurig.runner.metrics_files import web_files
 from standins import wired_box
 from standins.gitlab import certificates

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from gpurig.provisioning.facts import Gpu, HostFacts, Problem
-from gpurig.runner.exporter.collector import STALE_AFTER_S, GpurigCollector, Samplers
-from gpurig.runner.exporter.demo import DEMO_FACTS, DemoSource
-from gpurig.runner.exporter.figures import Figures, SourceError
-from gpurig.runner.exporter.inventory import Inventory
+from gpurig.runner.exporter.devices.demo import DEMO_FACTS, DemoSource
+from gpurig.runner.exporter.devices.figures import Figures, SourceError
+from gpurig.runner.exporter.devices.inventory import Inventory
+from gpurig.runner.exporter.exposition.collector import STALE_AFTER_S, GpurigCollector, Samplers
 from gpurig.runner.exporter.runner_facts import RunnerEntry
 from gpurig.runner.exporter.sampler import Sampler
 from gpurig.runner.exporter.serve import describe, stale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from gpurig.runner.exporter.figures import SourceError
+from gpurig.runner.exporter.devices.figures import SourceError
 from gpurig.runner.exporter.sampler import Sampler
 
 

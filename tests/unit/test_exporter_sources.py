@@ -7,10 +7,10 @@ from pathlib import Path
 import pynvml
 import pytest
 from gpurig.provisioning.facts import Gpu, HostFacts, Problem
-from gpurig.runner.exporter.amd import AmdSource
-from gpurig.runner.exporter.figures import Figures, SourceError
-from gpurig.runner.exporter.inventory import Inventory
-from gpurig.runner.exporter.nvidia import NvidiaSource
+from gpurig.runner.exporter.devices.amd import AmdSource
+from gpurig.runner.exporter.devices.figures import Figures, SourceError
+from gpurig.runner.exporter.devices.inventory import Inventory
+from gpurig.runner.exporter.devices.nvidia import NvidiaSource
 from gpurig.runner.exporter.runner_facts import read_runner_facts
 
 

@@ -12,7 +12,7 @@ from gpurig.common.errors import InputError
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.plan import METRICS_WEB_DIR
 from gpurig.runner import workflow
-from gpurig.runner.exporter.web_config import load_web_config
+from gpurig.runner.exporter.web.web_config import load_web_config
 from gpurig.runner.metrics_files import metrics_url, web_files
 from gpurig.runner.taking_down import take_down
 from standins.gitlab import certificates

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from gpurig.common.errors import InputError
 from gpurig.provisioning.listen import is_loopback
-from gpurig.runner.exporter.web_access import Gatekeeper, WebAccess
-from gpurig.runner.exporter.web_config import check_exposure, load_web_config
+from gpurig.runner.exporter.web.web_access import Gatekeeper, WebAccess
+from gpurig.runner.exporter.web.web_config import check_exposure, load_web_config
 from hypothesis import given
 from hypothesis import strategies as st
 from standins.gitlab import certificates

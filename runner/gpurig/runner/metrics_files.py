@@ -8,7 +8,7 @@ from gpurig.common.files import read_text
 from gpurig.provisioning.listen import split_listen
 from gpurig.provisioning.plan import WEB_CONFIG_NAME
 from gpurig.provisioning.settings import Settings
-from gpurig.runner.exporter.web_config import CLIENT_AUTH, VERSIONS, WebConfig, check_exposure, load_web_config
+from gpurig.runner.exporter.web.web_config import CLIENT_AUTH, VERSIONS, WebConfig, check_exposure, load_web_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

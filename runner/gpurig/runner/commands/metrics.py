@@ -80,7 +80,7 @@ def serve(
     other machines reach it, --web-config with TLS and users is demanded.
     """
     from gpurig.runner.exporter.serve import serve as run  # noqa: PLC0415 - loads prometheus_client
-    from gpurig.runner.exporter.web_config import check_exposure  # noqa: PLC0415
+    from gpurig.runner.exporter.web.web_config import check_exposure  # noqa: PLC0415
 
     check_exposure(listen[0], web_config, insecure=insecure, options=("--listen", "--web-config", "--insecure"))
     run(

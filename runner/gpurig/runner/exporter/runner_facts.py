@@ -9,7 +9,7 @@ from pathlib import Path
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.paths import Paths
-from gpurig.runner.exporter.figures import SourceError
+from gpurig.runner.exporter.devices.figures import SourceError
 
 
 @dataclass(frozen=True)

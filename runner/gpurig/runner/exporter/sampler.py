@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from gpurig.common.terminal import harmless
-from gpurig.runner.exporter.figures import SourceError
+from gpurig.runner.exporter.devices.figures import SourceError
 
 T = TypeVar("T")
 

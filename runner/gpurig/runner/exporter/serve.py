@@ -17,16 +17,16 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpurig.provisioning.detect import detect
 from gpurig.provisioning.facts import Gpu
-from gpurig.runner.exporter.amd import AmdSource
-from gpurig.runner.exporter.collector import STALE_AFTER_S, GpurigCollector, Samplers
-from gpurig.runner.exporter.demo import DEMO_FACTS, DemoSource
-from gpurig.runner.exporter.figures import Figures
-from gpurig.runner.exporter.inventory import Inventory, Known
-from gpurig.runner.exporter.nvidia import NvidiaSource
+from gpurig.runner.exporter.devices.amd import AmdSource
+from gpurig.runner.exporter.devices.demo import DEMO_FACTS, DemoSource
+from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.inventory import Inventory, Known
+from gpurig.runner.exporter.devices.nvidia import NvidiaSource
+from gpurig.runner.exporter.exposition.collector import STALE_AFTER_S, GpurigCollector, Samplers
 from gpurig.runner.exporter.runner_facts import read_runner_facts
 from gpurig.runner.exporter.sampler import Sampler
-from gpurig.runner.exporter.server import MetricsServer
-from gpurig.runner.exporter.web_access import WebAccess
+from gpurig.runner.exporter.web.server import MetricsServer
+from gpurig.runner.exporter.web.web_access import WebAccess
 
 ExporterBackend = Literal["auto", "cpu", "demo"]
 

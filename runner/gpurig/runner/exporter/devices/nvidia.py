@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpurig.provisioning.facts import Gpu
-from gpurig.runner.exporter.figures import Figures, SourceError
+from gpurig.runner.exporter.devices.figures import Figures, SourceError
 
 
 class NvidiaSource:

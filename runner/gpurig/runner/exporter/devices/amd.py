@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpurig.provisioning.facts import Gpu
-from gpurig.runner.exporter.figures import Figures
+from gpurig.runner.exporter.devices.figures import Figures
 
 
 class AmdSource:

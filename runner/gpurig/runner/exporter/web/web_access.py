@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurig.common.errors import ApplianceError
-from gpurig.runner.exporter.web_config import WebConfig, load_web_config, make_context
+from gpurig.runner.exporter.web.web_config import WebConfig, load_web_config, make_context
 
 if TYPE_CHECKING:
     import ssl

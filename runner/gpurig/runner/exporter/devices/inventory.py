@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpurig.provisioning.facts import Gpu, HostFacts
-from gpurig.runner.exporter.figures import SourceError
+from gpurig.runner.exporter.devices.figures import SourceError
 
 # How detection's probes name themselves in `Problem.source`.
 _PROBES = {"cuda": "nvml", "rocm": "amd-sysfs"}

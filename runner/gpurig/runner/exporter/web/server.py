@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gpurig.common.errors import InputError, PrerequisiteError
-from gpurig.runner.exporter.web_access import Rules, WebAccess
+from gpurig.runner.exporter.web.web_access import Rules, WebAccess
 
 _INDEX = b"""<!doctype html><title>gpurig</title><h1>gpurig exporter</h1>
 <p><a href="/metrics">metrics</a> <a href="/healthz">health</a></p>

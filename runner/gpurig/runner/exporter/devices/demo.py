@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from gpurig.provisioning.facts import Gpu, HostFacts
-from gpurig.runner.exporter.figures import Figures
+from gpurig.runner.exporter.devices.figures import Figures
 
 _MIB = 1024**2
 

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from gpurig.common.terminal import harmless
 from gpurig.common.version import __version__
 from gpurig.provisioning.vram import GIB, vram_class_gb
-from gpurig.runner.exporter.figures import Figures
-from gpurig.runner.exporter.inventory import Known, KnownGpu
+from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.inventory import Known, KnownGpu
 from gpurig.runner.exporter.runner_facts import RunnerEntry
 from gpurig.runner.exporter.sampler import Sampler
 

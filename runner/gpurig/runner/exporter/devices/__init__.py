@@ -1,0 +1,1 @@
+"""The GPUs: which there are, and what they tell."""

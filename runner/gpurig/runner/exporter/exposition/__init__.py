@@ -1,0 +1,1 @@
+"""What a scrape shows: names, units, labels."""

@@ -1,0 +1,1 @@
+"""Which CI job used a GPU, and how much."""
