@@ -1,0 +1,151 @@
+"""The words of job accounting: what the engine tells of CI jobs, and what is known of their use of GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# What ended a job for want of memory: the GPU's, or the host's.
+OomKind = Literal["gpu", "host"]
+
+
+@dataclass(frozen=True, order=True)
+class JobKey:
+    """A CI job, as gitlab-runner labels its containers (executors/docker/internal/labels/labels.go).
+
+    Attributes:
+        job_id, project_id, pipeline_id: GitLab's numbers.
+        runner: what names the runner entry there.
+    """
+
+    job_id: str
+    project_id: str
+    pipeline_id: str
+    runner: str
+
+
+@dataclass(frozen=True)
+class JobContainer:
+    """A container of a job; a job has several: the build, its services, the helpers.
+
+    Attributes:
+        id: the engine's, 64 hexadecimal digits.
+        kind: label `type`: build, predefined, service.
+        started_at: Unix time in seconds.
+        ended_at: Unix time; None while it runs.
+        exit_code: None while it runs, or where it is not known.
+        oom: what kind of memory it died of; None where it did not.
+        oom_detail: the line that says so, of a program that ran out of the GPU's memory: what a job wrote, hostile.
+    """
+
+    id: str
+    job: JobKey
+    kind: str
+    started_at: float
+    ended_at: float | None = None
+    exit_code: int | None = None
+    oom: OomKind | None = None
+    oom_detail: str = ""
+
+
+@dataclass(frozen=True)
+class RunnerEntry:
+    """One runner entry of this box, without its token.
+
+    Attributes:
+        id: the runner's number in GitLab.
+        description: as GitLab shows it.
+        tags: its tags.
+        expires_at: when its token ends, Unix time; None where it never does.
+        short: what a job's container has as label `runner.id`; "" where it is not known.
+    """
+
+    id: int
+    description: str
+    tags: tuple[str, ...]
+    expires_at: float | None = None
+    short: str = ""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Space where gpurig or the engine keeps something: `purpose` is models or engine."""
+
+    purpose: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class BoxFacts:
+    """What the watcher tells the exporter, which has neither the engine's socket nor a token.
+
+    Attributes:
+        written_at: Unix time.
+        containers: of jobs that run, and of those that ended in the last minutes.
+        runners: the runner entries; None where there is no state.json.
+        image_bytes: size of gpurig's images on the engine, by kind: job, exporter, runner.
+        model_bytes: size of the box's models folder; None where it is not known.
+        disks: free space.
+        problems: what could not be read, by source: engine, state, images, models.
+    """
+
+    written_at: float
+    containers: tuple[JobContainer, ...] = ()
+    runners: tuple[RunnerEntry, ...] | None = None
+    image_bytes: Mapping[str, int] = field(default_factory=dict)
+    model_bytes: int | None = None
+    disks: tuple[Disk, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """What a job used of one GPU, since it began.
+
+    Attributes:
+        uuid: the GPU's.
+        memory_bytes: now; 0 once the job has ended.
+        memory_peak_bytes: the most that a reading saw.
+        gpu_seconds: busy time of the GPU that is the job's.
+        energy_joules: the GPU's energy that is the job's.
+    """
+
+    uuid: str
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    gpu_seconds: float = 0.0
+    energy_joules: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobUse:
+    """A job and its use of each GPU.
+
+    Attributes:
+        key: which job.
+        uses: by GPU, those that it used.
+        started_at: Unix time, of its first container.
+        ended_at: Unix time; None while it runs.
+        exit_code: of its build container; None while it runs or where it is not known.
+        oom: how often it died of which memory.
+    """
+
+    key: JobKey
+    uses: tuple[GpuUse, ...]
+    started_at: float
+    ended_at: float | None = None
+    exit_code: int | None = None
+    oom: Mapping[OomKind, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProjectUse:
+    """The sum over a project's jobs on this box, those that ended long ago included; `project_id` may be "other"."""
+
+    project_id: str
+    jobs: int = 0
+    gpu_seconds: float = 0.0
+    energy_joules: float = 0.0
+    oom: Mapping[OomKind, int] = field(default_factory=dict)
