@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.files import sha256_file
+from gpurig.common.models.origin import Origin, PinnedFile, write_origin
 from gpurig.common.models.resolving import Search
 from gpurig.images.baking import baked_tag, layer_tar
+from gpurig.images.model_bom import models_bom
 from gpurig.images.model_layer import ModelLayer, model_layer
+from standins.cyclonedx import schema_errors
 from standins.tiny_gguf import write_tiny_gguf
 
 
@@ -30,8 +35,12 @@ def test_the_tar_holds_every_file_as_it_is_and_nobody_but_root_may_write_it(mode
     sent: list[int] = []
     with tarfile.open(fileobj=io.BytesIO(b"".join(layer_tar(layer, sent.append)))) as archive:
         entries = {entry.name: entry for entry in archive}
-        assert list(entries) == ["opt", "opt/gpurig", "opt/gpurig/models"] + [
-            f"opt/gpurig/models/{name}.gguf" for name in "ab"
+        assert list(entries) == [
+            "opt",
+            "opt/gpurig",
+            "opt/gpurig/models",
+            *(f"opt/gpurig/models/{name}.gguf" for name in "ab"),
+            "opt/gpurig/models.cdx.json",
         ]
         for name in "ab":
             held = archive.extractfile(f"opt/gpurig/models/{name}.gguf")
@@ -39,6 +48,19 @@ def test_the_tar_holds_every_file_as_it_is_and_nobody_but_root_may_write_it(mode
             assert held.read() == (models / f"{name}.gguf").read_bytes()
     assert {(entry.uid, entry.gid, entry.mtime, entry.mode & 0o022) for entry in entries.values()} == {(0, 0, 0, 0)}
     assert sum(sent) == layer.size_bytes
+
+
+def test_the_layers_own_bill_of_materials_names_each_model_with_hash_license_and_source(models: Path) -> None:
+    pinned = PinnedFile("a.gguf", sha256_file(models / "a.gguf"), (models / "a.gguf").stat().st_size)
+    write_origin(models, "a", Origin("hf:me/it/a.gguf", "c0ffee", "apache-2.0", "2026-01-01T00:00:00Z", (pinned,)))
+    document = json.loads(models_bom(_layer(models, "a", "b").files))
+    assert schema_errors(document) == []
+    assert [one["name"] for one in document["components"]] == ["a.gguf", "b.gguf"]
+    [first, second] = document["components"]
+    assert first["hashes"] == [{"alg": "SHA-256", "content": pinned.sha256}]
+    assert first["licenses"] == [{"license": {"name": "apache-2.0"}}]
+    assert first["properties"] == [{"name": "io.gpurig:source", "value": "hf:me/it/a.gguf@c0ffee"}]
+    assert "licenses" not in second
 
 
 def test_equal_models_are_an_equal_stream_wherever_they_lie(

@@ -82,6 +82,14 @@ def test_what_up_was_told_counts_where_an_option_is_silent(tmp_path):
     assert other.plan(other.specs()[0]).build_args["BASE_IMAGE"] == "other:1"
 
 
+def test_the_toolkit_image_that_up_was_told_counts_until_an_option_names_another(tmp_path):
+    _remember(tmp_path, base_image="site:1", toolkit_image="site-rocm:1")
+    box = _box(tmp_path, HostFacts(gpus=(RDNA,)))
+    assert box.plan(box.specs()[0]).build_args["TOOLKIT_IMAGE"] == "site-rocm:1"
+    other = _box(tmp_path, HostFacts(gpus=(RDNA,)), toolkit_image="other:1")
+    assert other.plan(other.specs()[0]).build_args["TOOLKIT_IMAGE"] == "other:1"
+
+
 def test_a_state_that_this_user_may_not_read_is_told_and_defaults_count(tmp_path, monkeypatch):
     _remember(tmp_path, base_image="mine:1")
 
@@ -105,8 +113,10 @@ def test_the_tag_is_the_one_that_up_uses(tmp_path):
             "url": "https://gitlab.example.com",
             "runner_type": "instance",
             "base_image": "mine:1",
+            "toolkit_image": "tools:1",
             "metrics_listen": "off",
         }
     )
     of_up = BuiltImages(settings, host, DockerEngine(None, "")).tags().job
-    assert _box(tmp_path, host, base_image="mine:1").current_tags() >= set(of_up.values())
+    box = _box(tmp_path, host, base_image="mine:1", toolkit_image="tools:1")
+    assert box.current_tags() >= set(of_up.values())

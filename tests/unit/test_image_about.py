@@ -80,6 +80,7 @@ def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("REPORTS", reports),
         ("BASE_PACKAGES", base),
         ("STAGE_PACKAGES", stage),
+        ("BASE_RELEASE", tmp_path / "os-release"),
     ):
         monkeypatch.setattr(module, name, value)
     return module
@@ -150,6 +151,13 @@ def test_the_sbom_names_what_is_in_the_image_and_nothing_else(about: ModuleType,
     assert not {"g++", "gone"} & found.keys()
     [base] = sbom["metadata"]["component"]["components"]
     assert f"{base['name']}@sha256:{base['hashes'][0]['content']}" == DEFAULT_BASE_IMAGE
+
+
+def test_a_package_url_names_the_base_images_distribution(about: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "os-release").write_text('NAME="Ubuntu"\nVERSION_ID="24.04"\nID=ubuntu\nID_LIKE=debian\n')
+    _, sbom = _written(about, tmp_path / "out", *CUDA)
+    [libc] = [one for one in sbom["components"] if one["name"] == "libc6"]
+    assert libc["purl"].startswith("pkg:deb/ubuntu/libc6@")
 
 
 def test_equal_images_have_equal_sboms(about: ModuleType, tmp_path: Path) -> None:

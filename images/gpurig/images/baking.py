@@ -16,6 +16,7 @@ from gpurig.common.errors import InputError
 from gpurig.common.files import read_problem
 from gpurig.images.build import BuiltImage, present
 from gpurig.images.job_image import LABEL_MODELS
+from gpurig.images.model_bom import PLACE, models_bom
 from gpurig.images.model_layer import LayerFile, ModelLayer
 from gpurig.provisioning.engine import translated
 
@@ -28,7 +29,8 @@ _CHUNK = 2**20
 def baked_tag(tag: str, layer: ModelLayer) -> str:
     """The name of the image `tag` with the models of `layer`: what it is made of decides it, as for every image."""
     name, _, content = tag.rpartition(":")
-    return f"{name}-models:{hashlib.sha256(f'{content} {layer.digest}'.encode()).hexdigest()[:16]}"
+    bom = hashlib.sha256(models_bom(layer.files)).hexdigest()
+    return f"{name}-models:{hashlib.sha256(f'{content} {layer.digest} {bom}'.encode()).hexdigest()[:16]}"
 
 
 def ensure_baked(
@@ -86,6 +88,10 @@ def layer_tar(layer: ModelLayer, on_bytes: Callable[[int], None] = lambda _: Non
             on_bytes(len(piece))
             yield piece
         yield b"\0" * (-file.size_bytes % tarfile.BLOCKSIZE)
+    bom = models_bom(layer.files)
+    entry = tarfile.TarInfo(str(PLACE).lstrip("/"))
+    entry.size, entry.mode = len(bom), 0o644
+    yield entry.tobuf(tarfile.GNU_FORMAT) + bom + b"\0" * (-len(bom) % tarfile.BLOCKSIZE)
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gpurig.common.errors import InputError
@@ -26,12 +26,16 @@ class LayerFile:
         target: its name in the image's folder of models.
         path: where it lies now.
         sha256: of a model's file, computed now; of its record too.
+        license: of a model; "" where nobody knows it.
+        source: where a model came from, with the revision; "" where there is no record of it.
     """
 
     target: PurePosixPath
     path: Path
     sha256: str
     size_bytes: int
+    license: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,13 @@ def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Colle
         found = search.find(name)
         if found.kind == "bundled":
             continue
-        notes += _checked(found, allowed_licenses)
-        parts = [_layer_file(path) for path in found.files]
+        license_ = _license(found)
+        notes += _checked(found, license_, allowed_licenses)
+        parts = [_layer_file(path, license_) for path in found.files]
         record = origin_path(found.files[0].parent, name)
         if found.origin is not None and _is_of(found.origin, parts):
-            parts.append(_layer_file(record))
+            source = found.origin.source + (f"@{found.origin.revision}" if found.origin.revision else "")
+            parts = [*(replace(part, source=source) for part in parts), _layer_file(record)]
         files |= {part.target: part for part in parts}
     return ModelLayer(
         PurePosixPath(IMAGE_FOLDER),
@@ -96,10 +102,14 @@ def model_layer(names: Iterable[str], search: Search, *, allowed_licenses: Colle
     )
 
 
-def _checked(found: Found, allowed: Collection[str]) -> tuple[str, ...]:
+def _license(found: Found) -> str:
+    """What the model's record says, else its header; reading all headers finds a damaged file."""
     headers = [read_gguf(path) for path in found.files]
     said = headers[0].metadata.get("general.license")
-    license_ = (found.origin.license if found.origin else "") or (said if isinstance(said, str) else "")
+    return (found.origin.license if found.origin else "") or (said if isinstance(said, str) else "")
+
+
+def _checked(found: Found, license_: str, allowed: Collection[str]) -> tuple[str, ...]:
     try:
         return check_license(license_, model=found.name, allowed=allowed)
     except InputError as error:
@@ -108,8 +118,8 @@ def _checked(found: Found, allowed: Collection[str]) -> tuple[str, ...]:
         ) from error
 
 
-def _layer_file(path: Path) -> LayerFile:
-    return LayerFile(PurePosixPath(path.name), path, sha256_file(path), path.stat().st_size)
+def _layer_file(path: Path, license_: str = "") -> LayerFile:
+    return LayerFile(PurePosixPath(path.name), path, sha256_file(path), path.stat().st_size, license_)
 
 
 def _is_of(origin: Origin, parts: list[LayerFile]) -> bool:

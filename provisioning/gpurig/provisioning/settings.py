@@ -110,6 +110,7 @@ class Settings(BaseModel):
         runner_image: the image of gitlab-runner.
         helper_image: the image that clones and uploads in jobs; gitlab-runner's own choice where "".
         base_image: what job images stand on; the image builder's default where "".
+        toolkit_image: where the GPU vendor's compiler for job images comes from; the image builder's default where "".
         pip_index_url: where image builds get Python packages; the base image's own index where "".
         build_ca_bundle: certificate authorities that image builds trust; the base image's where None.
         layout: one runner entry per GPU, or one for the box.
@@ -146,6 +147,7 @@ class Settings(BaseModel):
     runner_image: str = Field(default=RUNNER_IMAGE, min_length=1)
     helper_image: str = ""
     base_image: str = ""
+    toolkit_image: str = ""
     pip_index_url: str = ""
     build_ca_bundle: OptionalFile = None
     layout: Literal["gpu", "box"] = "gpu"

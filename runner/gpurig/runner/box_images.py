@@ -22,7 +22,7 @@ from gpurig.provisioning.settings import Settings, check_name, make_settings
 from gpurig.provisioning.state import load_state
 
 _BACKENDS: dict[str, Backend] = {"cuda": "cuda", "rocm": "rocm", "cpu": "cpu"}
-_BOX_SETTINGS = ("base_image", "registry_mirror", "docker_host", "cpu")
+_BOX_SETTINGS = ("base_image", "toolkit_image", "registry_mirror", "docker_host", "cpu")
 _TRANSPORT = ("pip_index_url", "http_proxy", "https_proxy", "no_proxy", "build_ca_bundle")
 
 
@@ -132,7 +132,7 @@ class BoxImages:
         return plan_job_image(
             spec,
             base_image=self.settings.base_image,
-            toolkit_image=self._options.get("toolkit_image", ""),
+            toolkit_image=self.settings.toolkit_image,
             torch_index_url=self._options.get("torch_index_url", ""),
             from_mirror=self.settings.from_mirror,
             transport=self.transport,

@@ -128,6 +128,7 @@ class BuiltImages:
             one: plan_job_image(
                 choose_job_image(one, host.gpus),
                 base_image=settings.base_image,
+                toolkit_image=settings.toolkit_image,
                 from_mirror=settings.from_mirror,
                 transport=transport,
             )

@@ -80,6 +80,7 @@ _MORE = (
     click.option("--runner-image", help="gitlab-runner's image. [the official one, pinned]"),
     click.option("--helper-image", help="gitlab-runner's helper image. [its own choice]"),
     click.option("--base-image", help="What job images stand on. [python:3.12-slim, pinned]"),
+    click.option("--toolkit-image", help="Where the GPU vendor's compiler comes from. [the backend's own]"),
     click.option(
         "--image-archive",
         "archives",

@@ -7,6 +7,8 @@ from gpurig.images.job_image import DEFAULT_BASE_IMAGE, checked_base
 from gpurig.images.plan import ImagePlan, Transport, plan_image
 
 _DOCKERFILE = "Dockerfile.exporter"
+# Shared with the job images, at the place where a checkout has it.
+_PYTHON_STEP = "steps/python.sh"
 _PACKAGES = ("gpurig.common", "gpurig.provisioning", "gpurig.images", "gpurig.runner")
 
 
@@ -27,7 +29,12 @@ def plan_exporter_image(*, base_image: str = DEFAULT_BASE_IMAGE, transport: Tran
         "gpurig-exporter",
         title="gpurig metrics exporter",
         dockerfile=_DOCKERFILE,
-        files=(dockerfile, asset_file("gpurig.images", "requirements/box.lock"), *sources),
+        files=(
+            dockerfile,
+            asset_file("gpurig.images", "requirements/box.lock"),
+            asset_file("gpurig.images", _PYTHON_STEP, path=f"images/gpurig/images/assets/{_PYTHON_STEP}"),
+            *sources,
+        ),
         build_args={"BASE_IMAGE": checked_base(base_image)},
         labels={},
         transport=transport or Transport(),

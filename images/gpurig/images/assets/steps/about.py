@@ -24,6 +24,7 @@ from typing import Any
 GPURIG = Path("/opt/gpurig")
 # The final image's Debian packages, and this stage's, from which single files go into the image.
 BASE_PACKAGES = Path("/about/base/status")
+BASE_RELEASE = Path("/about/base/os-release")
 STAGE_PACKAGES = Path("/var/lib/dpkg/status")
 COPIED_PACKAGES = {"tini", "libgomp1"}
 # The packages that ROCm's libraries are from, of the toolkit image's distribution (rocm.py).
@@ -136,18 +137,29 @@ def _installed_hashes() -> Iterator[tuple[str, str]]:
 
 
 def debian() -> Iterator[Component]:
-    """The base image's Debian packages, and those of which files were copied."""
+    """The base image's Debian packages, and those of which files were copied.
+
+    All are of one distribution: libraries that are taken over load on their own only.
+    """
     names = set()
+    distribution = _distribution()
     for fields in _dpkg(BASE_PACKAGES):
         names.add(fields["Package"])
-        yield _debian_component(fields)
+        yield _debian_component(fields, distribution)
     for fields in _dpkg(STAGE_PACKAGES):
         if fields["Package"] in COPIED_PACKAGES - names:
             names.add(fields["Package"])
-            yield _debian_component(fields)
+            yield _debian_component(fields, distribution)
     for fields in _dpkg(ROCM_PACKAGES):
         if fields["Package"] not in names:
-            yield _debian_component(fields)
+            yield _debian_component(fields, distribution)
+
+
+def _distribution() -> str:
+    """The base image's, as package URLs name it: debian, ubuntu (os-release(5), ID)."""
+    text = BASE_RELEASE.read_text(encoding="utf-8") if BASE_RELEASE.is_file() else ""
+    found = re.search(r"""^ID=["']?([a-z0-9._-]+)""", text, re.MULTILINE)
+    return found[1] if found else "debian"
 
 
 def _dpkg(status: Path) -> Iterator[dict[str, str]]:
@@ -160,9 +172,9 @@ def _dpkg(status: Path) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def _debian_component(fields: dict[str, str]) -> Component:
+def _debian_component(fields: dict[str, str], distribution: str) -> Component:
     name, version, arch = fields["Package"], fields["Version"], fields.get("Architecture", "")
-    purl = f"pkg:deb/debian/{_quoted(name)}@{_quoted(version)}?arch={arch}"
+    purl = f"pkg:deb/{distribution}/{_quoted(name)}@{_quoted(version)}?arch={arch}"
     return _component("library", name, version, purl=purl)
 
 
