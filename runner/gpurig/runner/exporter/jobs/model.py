@@ -102,7 +102,7 @@ class BoxFacts:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a job used of one GPU, since it began.
+    """What a job used of one GPU, since it began; None where the card or its driver does not tell.
 
     Attributes:
         uuid: the GPU's.
@@ -113,10 +113,10 @@ class GpuUse:
     """
 
     uuid: str
-    memory_bytes: int = 0
-    memory_peak_bytes: int = 0
-    gpu_seconds: float = 0.0
-    energy_joules: float = 0.0
+    memory_bytes: int | None = 0
+    memory_peak_bytes: int | None = 0
+    gpu_seconds: float | None = 0.0
+    energy_joules: float | None = 0.0
 
 
 @dataclass(frozen=True)
