@@ -72,6 +72,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) pyproject.toml -o requirements/box.lock
 	$(UV_COMPILE) requirements/job.in -o requirements/job.lock
 	$(UV_COMPILE) requirements/job-build.in -o requirements/job-build.lock
+	$(UV_COMPILE) --no-deps requirements/cuda12.in -o requirements/cuda12.lock
 	$(UV_COMPILE) --no-deps requirements/cuda13.in -o requirements/cuda13.lock
 	$(UV_COMPILE) requirements/finetune.in -o requirements/finetune.lock
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock

@@ -32,6 +32,18 @@ def _dpkg(*packages: tuple[str, str, str]) -> str:
     )
 
 
+def _report(*packages: tuple[str, str, str]) -> str:
+    """What `pip install --report` writes, as far as it is read: names, versions, a digit that the hash is made of."""
+    installed = [
+        {
+            "metadata": {"name": name, "version": version},
+            "download_info": {"archive_info": {"hashes": {"sha256": digit * 64}}},
+        }
+        for name, version, digit in packages
+    ]
+    return json.dumps({"install": installed})
+
+
 @pytest.fixture
 def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with a build stage's files around it."""
@@ -56,16 +68,11 @@ def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     locks.mkdir()
     reports.mkdir()
     (locks / "llama.lock").write_text(f"llama-cpp-python==0.3.36 \\\n    --hash=sha256:{'a' * 64}\n", encoding="utf-8")
-    (locks / "cuda13.lock").write_text("nvidia-cublas==13.1.1.3 \\\n    --hash=sha256:00\n", encoding="utf-8")
-    report = {
-        "install": [
-            {
-                "metadata": {"name": "Some.Package", "version": "1.2"},
-                "download_info": {"archive_info": {"hashes": {"sha256": "b" * 64}}},
-            }
-        ]
-    }
-    (reports / "packages.json").write_text(json.dumps(report), encoding="utf-8")
+    (reports / "packages.json").write_text(_report(("Some.Package", "1.2", "b")), encoding="utf-8")
+    # Another version than the one that is there, as PyTorch's own index gives it.
+    (reports / "torch.json").write_text(_report(("some-package", "1.3", "c")), encoding="utf-8")
+    cuda = _report(("nvidia-cublas", "13.1.1.3", "d"), ("nvidia-cuda-nvcc", "13.0.88", "e"))
+    (reports / "cuda.json").write_text(cuda, encoding="utf-8")
     base, stage = tmp_path / "base-status", tmp_path / "stage-status"
     base.write_text(
         _dpkg(("libc6", "2.36-9+deb12u14", "install ok installed"), ("gone", "1", "deinstall ok config-files")),
@@ -78,6 +85,7 @@ def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("GPURIG", root),
         ("LOCKS", locks),
         ("REPORTS", reports),
+        ("NVCC", tmp_path / "nvcc.purl"),
         ("BASE_PACKAGES", base),
         ("STAGE_PACKAGES", stage),
         ("BASE_RELEASE", tmp_path / "os-release"),
@@ -91,6 +99,10 @@ def _written(about: ModuleType, folder: Path, *facts: str) -> tuple[dict[str, An
     about.main([str(folder), *facts])
     image, sbom = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("image.json", "sbom.cdx.json"))
     return image, sbom
+
+
+def _properties(sbom: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in sbom["metadata"]["component"]["properties"]}
 
 
 CUDA = ("backend=cuda", "target=eval", "cpu_target=x86-64-v3", "archs=75-real;89-real", "driver=580")
@@ -158,6 +170,34 @@ def test_a_package_url_names_the_base_images_distribution(about: ModuleType, tmp
     _, sbom = _written(about, tmp_path / "out", *CUDA)
     [libc] = [one for one in sbom["components"] if one["name"] == "libc6"]
     assert libc["purl"].startswith("pkg:deb/ubuntu/libc6@")
+
+
+def test_the_sbom_tells_which_nvcc_compiled(about: ModuleType, tmp_path: Path) -> None:
+    _, sbom = _written(about, tmp_path / "packaged", *CUDA)
+    assert _properties(sbom)["io.gpurig:nvcc"] == "pkg:pypi/nvidia-cuda-nvcc@13.0.88"
+    debian = "pkg:deb/debian/nvidia-cuda-toolkit@12.4.131~12.4.1-2?arch=amd64&checksum=sha256:00"
+    (tmp_path / "nvcc.purl").write_text(debian + "\n", encoding="ascii")
+    _, sbom = _written(about, tmp_path / "debian", *CUDA)
+    assert _properties(sbom)["io.gpurig:nvcc"] == debian
+
+
+def test_with_a_toolkit_image_no_lock_files_version_is_claimed(about: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "reports/cuda.json").unlink()
+    _, sbom = _written(about, tmp_path / "out", *CUDA)
+    [cublas] = [one for one in sbom["components"] if one["name"] == "libcublas.so.13"]
+    assert "version" not in cublas
+    assert "io.gpurig:nvcc" not in _properties(sbom)
+
+
+def test_the_libraries_of_cuda_12_have_the_versions_of_its_packages(about: ModuleType, tmp_path: Path) -> None:
+    for library in (tmp_path / "gpurig/cuda").iterdir():
+        library.rename(library.with_suffix(".12"))
+    cuda = _report(("nvidia-cublas-cu12", "12.4.5.8", "d"), ("nvidia-cuda-runtime-cu12", "12.4.127", "e"))
+    (tmp_path / "reports/cuda.json").write_text(cuda, encoding="utf-8")
+    image, sbom = _written(about, tmp_path / "out", *CUDA)
+    assert image["cuda_major"] == 12
+    versions = {one["name"]: one["version"] for one in sbom["components"] if one["name"].startswith("libcu")}
+    assert versions == {"libcublas.so.12": "12.4.5.8", "libcublasLt.so.12": "12.4.5.8", "libcudart.so.12": "12.4.127"}
 
 
 def test_equal_images_have_equal_sboms(about: ModuleType, tmp_path: Path) -> None:

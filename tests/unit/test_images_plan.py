@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import io
 import json
@@ -20,13 +21,15 @@ from gpurig.images.job_image import (
     checked_base,
     locked_version,
     plan_job_image,
+    toolkit_in_words,
 )
-from gpurig.images.job_spec import JobImageSpec, Wish, choose_job_image
+from gpurig.images.job_spec import PACKAGED_CUDA, JobImageSpec, Wish, choose_job_image
 from gpurig.images.plan import LABEL_HASH, ImagePlan, Transport, plan_image
 from gpurig.runner.exporter.image import plan_exporter_image
 
 CPU = JobImageSpec("cpu")
 CUDA = JobImageSpec("cuda", cuda_major=13, archs=(75, 89), driver=580)
+CUDA_12 = JobImageSpec("cuda", cuda_major=12, archs=(61,), driver=525)
 ROCM = choose_job_image("rocm", [], Wish(archs=("gfx1030", "gfx1100")))
 TOLD = choose_job_image("rocm", [], Wish(archs=("gfx1032",)))
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -133,7 +136,7 @@ def test_the_job_image_holds_the_job_programs_and_nothing_of_the_host():
 
 def test_every_path_that_a_dockerfile_copies_is_in_its_context():
     index = "https://torch.example/whl"
-    specs = [dataclasses.replace(spec, target="finetune") for spec in (CPU, CUDA, ROCM)]
+    specs = [dataclasses.replace(spec, target="finetune") for spec in (CPU, CUDA, CUDA_12, ROCM)]
     finetune = [plan_job_image(spec, torch_index_url=index) for spec in specs]
     for plan in (*finetune, plan_exporter_image()):
         with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
@@ -143,7 +146,8 @@ def test_every_path_that_a_dockerfile_copies_is_in_its_context():
         assert copies
         for copy in copies:
             for source in copy.split()[:-1]:
-                assert source in names or source == "ca-bundle.pe[m]"
+                pattern = source.replace("${CUDA_MAJOR}", plan.build_args.get("CUDA_MAJOR", ""))
+                assert fnmatch.filter(names, pattern) or source == "ca-bundle.pe[m]"
 
 
 def test_the_exporter_image_holds_no_models_and_no_job_programs():
@@ -211,15 +215,77 @@ def test_the_build_is_told_the_architectures_as_cmake_writes_them():
     assert "TOOLKIT_IMAGE" not in arguments
 
 
-def test_cuda_12_compiles_with_another_images_toolkit():
-    old = JobImageSpec("cuda", cuda_major=12, archs=(61,), driver=525)
-    assert plan_job_image(old).build_args["TOOLKIT_IMAGE"].startswith("nvidia/cuda:12.")
-    assert plan_job_image(old, toolkit_image="mine:1").build_args["TOOLKIT_IMAGE"] == "mine:1"
+def _files(plan: ImagePlan) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(plan.context)) as archive:
+        return {member.name for member in archive.getmembers() if member.isfile()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "locks"),
+    [(CUDA, {"cuda13.lock"}), (CUDA_12, {"cuda12.lock", "cuda12-nvcc.lock"})],
+    ids=["CUDA 13", "CUDA 12"],
+)
+def test_an_image_is_made_of_the_lock_files_of_its_cuda_alone(spec, locks):
+    plan = plan_job_image(spec)
+    assert {Path(name).name for name in _files(plan) if name.startswith("requirements/cuda")} == locks
+    assert plan.build_args["CUDA_MAJOR"] == str(spec.cuda_major)
+    # What a build by hand in a checkout takes is the same.
+    dockerfile = (REPOSITORY / "Dockerfile.cuda").read_text(encoding="utf-8")
+    pattern = re.search(r"^COPY requirements/(cuda\S+) /lock/$", dockerfile, re.MULTILINE)[1]
+    taken = (REPOSITORY / "requirements").glob(pattern.replace("${CUDA_MAJOR}", str(spec.cuda_major)))
+    assert {path.name for path in taken} == locks
+
+
+def test_cuda_12_needs_no_other_image_but_for_cards_that_came_after_its_packages():
+    assert "TOOLKIT_IMAGE" not in plan_job_image(CUDA_12).build_args
+    blackwell = dataclasses.replace(CUDA_12, archs=(61, 120))
+    assert plan_job_image(blackwell).build_args["TOOLKIT_IMAGE"].startswith("nvidia/cuda:12.")
+    for spec in (CUDA, CUDA_12, blackwell):
+        assert plan_job_image(spec, toolkit_image="mine:1").build_args["TOOLKIT_IMAGE"] == "mine:1"
+
+
+@pytest.mark.parametrize(
+    ("spec", "image", "words"),
+    [
+        (CPU, "", ""),
+        (CUDA, "", "13.0: NVIDIA's Python packages"),
+        (CUDA_12, "", "12.4: NVIDIA's Python packages and Debian's nvcc"),
+        (CUDA_12, "mine:1", "the toolkit image's"),
+        (
+            dataclasses.replace(CUDA_12, archs=(90, 120)),
+            "mine:1",
+            "the toolkit image's: packages have CUDA 12.4, without sm-120",
+        ),
+    ],
+)
+def test_a_plan_tells_where_the_compiler_comes_from(spec, image, words):
+    assert toolkit_in_words(spec, image) == words
+
+
+@pytest.mark.parametrize(
+    ("lock", "package", "major"),
+    [
+        ("cuda12.lock", "nvidia-cuda-nvcc-cu12", 12),
+        ("cuda12-nvcc.lock", "nvidia-cuda-toolkit", 12),
+        ("cuda13.lock", "nvidia-cuda-nvcc", 13),
+    ],
+)
+def test_the_lock_files_have_the_cuda_that_the_architectures_are_of(lock, package, major):
+    file = ContextFile(lock, (REPOSITORY / "requirements" / lock).read_bytes())
+    assert locked_version(file, package).startswith(PACKAGED_CUDA[major] + ".")
+
+
+def test_debians_nvcc_is_of_the_release_of_nvidias_packages():
+    versions = {
+        locked_version(ContextFile(lock, (REPOSITORY / "requirements" / lock).read_bytes()), package).partition("~")[0]
+        for lock, package in (("cuda12.lock", "nvidia-cuda-nvcc-cu12"), ("cuda12-nvcc.lock", "nvidia-cuda-toolkit"))
+    }
+    assert len(versions) == 1
 
 
 def test_another_backends_build_steps_do_not_change_an_images_name():
     with tarfile.open(fileobj=io.BytesIO(plan_job_image(CPU).context)) as archive:
-        assert not [name for name in archive.getnames() if "cuda" in name]
+        assert not [name for name in archive.getnames() if "cuda" in name or "nvcc" in name]
 
 
 def test_the_target_is_an_input():
@@ -272,6 +338,13 @@ def test_a_rocm_images_labels_name_its_targets_and_whose_rocm_it_is():
 def test_fine_tuning_needs_to_know_where_pytorch_comes_from(spec):
     with pytest.raises(InputError, match="PyTorch for CUDA 13 alone"):
         plan_job_image(dataclasses.replace(spec, target="finetune"))
+
+
+@pytest.mark.parametrize(("archs", "advice"), [((61,), "cu126"), ((61, 120), "no code for sm-120: install driver 580")])
+def test_who_fine_tunes_with_cuda_12_is_told_which_of_pytorchs_builds_has_code_for_the_card(archs, advice):
+    with pytest.raises(InputError) as caught:
+        plan_job_image(dataclasses.replace(CUDA_12, archs=archs, target="finetune"))
+    assert advice in caught.value.hint
 
 
 def test_the_package_index_has_pytorch_for_cuda_13():

@@ -88,6 +88,14 @@ def test_all_is_every_architecture_of_the_cuda_version(major: int) -> None:
     assert spec.name == f"gpurig-job-cuda{major}-all"
 
 
+def test_only_blackwell_needs_another_toolkit_than_the_one_in_packages() -> None:
+    assert not choose_job_image("cuda", [], Wish(archs=("all",), cuda_major=13)).unpackaged_archs
+    every = choose_job_image("cuda", [], Wish(archs=("all",), cuda_major=12))
+    assert every.unpackaged_archs == tuple(arch for arch in every.archs if arch >= 100)
+    assert not choose_job_image("cuda", [card("sm-61"), card("sm-90")]).unpackaged_archs
+    assert choose_job_image("cuda", [card("sm-120", driver="570.1")]).unpackaged_archs == (120,)
+
+
 @pytest.mark.parametrize("text", ["sm-89", "sm_89", "sm89", "89", "8.9"])
 def test_an_architecture_may_be_written_as_people_write_it(text: str) -> None:
     assert choose_job_image("cuda", [], Wish(archs=(text,))).archs == (89,)

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.images.context import ContextFile, asset_file, package_files
-from gpurig.images.job_spec import JobImageSpec
+from gpurig.images.job_spec import PACKAGED_CUDA, JobImageSpec
 from gpurig.images.plan import LABEL_BACKEND, LABEL_LLAMA, ImagePlan, Transport, plan_image
 from gpurig.provisioning.rocm import RocmSource
 
 DEFAULT_BASE_IMAGE = (
     "python:3.12.12-slim-bookworm@sha256:593bd06efe90efa80dc4eee3948be7c0fde4134606dd40d8dd8dbcade98e669c"
 )
-# NVIDIA's Python packages have nvcc from CUDA 13 on.
+# For what the CUDA 12 that is in packages, 12.4, does not compile for: Blackwell came with 12.8.
 CUDA_12_TOOLKIT_IMAGE = "nvidia/cuda:12.9.1-devel-ubuntu22.04"
 # What a ROCm image is compiled in and what it stands on: of one distribution, because the libraries are taken over.
 _FORKY = "debian:forky-slim@sha256:91b0aaebf7a1ccacfe7a9cbff6ab2d6be7d9b3b6cf1dfcf44b25f9095c0e0464"
@@ -44,8 +44,18 @@ _LLAMA_COMMITS = {"0.3.36": "0c1e57098bba43ac29e6e3b677cdceebdd22334f"}
 
 # What the PyTorch on the package index is built for (requirements/finetune.lock).
 _TORCH_CUDA = 13
+# PyTorch's support matrix (its RELEASE.md): from 2.12 to 2.14 it has one build for CUDA 12, on an index of its own, and
+# from 2.15 on none. https://github.com/pytorch/pytorch/pull/197555, https://github.com/pytorch/pytorch/issues/190385
+_TORCH_CUDA_12 = "CUDA 12.6 (cu126), which has code for sm-50 to sm-90"
+_TORCH_CUDA_12_END = 100
 
 _LOCK = "requirements/job.lock"
+# What Dockerfile.cuda copies for one of them, by a pattern that all of its files match.
+_CUDA_LOCKS_COPIED = "requirements/cuda${CUDA_MAJOR}*.lock"
+_CUDA_LOCKS: Mapping[int, tuple[str, ...]] = {
+    12: ("requirements/cuda12.lock", "requirements/cuda12-nvcc.lock"),
+    13: ("requirements/cuda13.lock",),
+}
 # What a Dockerfile copies besides gpurig's packages.
 _COPIED = re.compile(r"^COPY (?!--from)(.*) \S+$", re.MULTILINE)
 _ASSET = re.compile(r"requirements/[\w.-]+\.lock|images/gpurig/images/assets/(steps/[\w.-]+)")
@@ -111,10 +121,27 @@ def plan_job_image(
 
 
 def default_images(spec: JobImageSpec) -> tuple[str, str]:
-    """The image with the vendor's compiler, "" where the build needs none, and what the job image stands on."""
+    """The image with the vendor's compiler, "" where that comes in packages, and what the job image stands on."""
     if spec.rocm:
         return ROCM_IMAGES[spec.rocm]
-    return CUDA_12_TOOLKIT_IMAGE if 0 < spec.cuda_major < 13 else "", DEFAULT_BASE_IMAGE
+    return CUDA_12_TOOLKIT_IMAGE if spec.unpackaged_archs else "", DEFAULT_BASE_IMAGE
+
+
+def toolkit_in_words(spec: JobImageSpec, toolkit_image: str) -> str:
+    """Where a CUDA image's compiler comes from; "" for other images.
+
+    Args:
+        spec: the image.
+        toolkit_image: the build argument TOOLKIT_IMAGE; "" where it has none.
+    """
+    if spec.backend != "cuda":
+        return ""
+    version = PACKAGED_CUDA[spec.cuda_major]
+    if not toolkit_image:
+        return f"{version}: NVIDIA's Python packages" + (" and Debian's nvcc" if spec.cuda_major == 12 else "")
+    lacking = [f"sm-{arch}" for arch in spec.unpackaged_archs]
+    newer = " and newer" if len(lacking) > 1 else ""
+    return "the toolkit image's" + (f": packages have CUDA {version}, without {lacking[0]}{newer}" if lacking else "")
 
 
 def _build_args(spec: JobImageSpec, images: Mapping[str, str]) -> dict[str, str]:
@@ -122,6 +149,7 @@ def _build_args(spec: JobImageSpec, images: Mapping[str, str]) -> dict[str, str]
     arguments: dict[str, str] = {"CPU_TARGET": spec.cpu_target}
     arguments |= {name: checked_base(image) for name, image in images.items() if image}
     if spec.backend == "cuda":
+        arguments["CUDA_MAJOR"] = str(spec.cuda_major)
         arguments["CUDA_ARCHS"] = ";".join(f"{arch}-real" for arch in spec.archs)
         arguments["CUDA_DRIVER"] = str(spec.driver)
     if spec.backend == "rocm":
@@ -139,8 +167,7 @@ def _torch_args(spec: JobImageSpec, index_url: str) -> dict[str, str]:
             return {}
         build = f"CUDA {spec.cuda_major}" if spec.backend == "cuda" else spec.backend
         raise InputError(
-            f"the package index has PyTorch for CUDA {_TORCH_CUDA} alone, not for {build}",
-            hint="name the index with PyTorch's builds for it: --torch-index-url (docs/images.md)",
+            f"the package index has PyTorch for CUDA {_TORCH_CUDA} alone, not for {build}", hint=_torch_hint(spec)
         )
     try:
         parts = urlsplit(index_url)
@@ -156,9 +183,19 @@ def _torch_args(spec: JobImageSpec, index_url: str) -> dict[str, str]:
     return {"TORCH_INDEX_URL": index_url}
 
 
+def _torch_hint(spec: JobImageSpec) -> str:
+    if not spec.cuda_major:
+        return "name the index with PyTorch's builds for it: --torch-index-url (docs/images.md)"
+    if max(spec.archs) >= _TORCH_CUDA_12_END:
+        newest = f"sm-{max(spec.archs)}"
+        return f"PyTorch's builds for CUDA 12 have no code for {newest}: install driver 580 or newer, for CUDA 13"
+    return f"name PyTorch's index for {_TORCH_CUDA_12}: --torch-index-url (docs/images.md)"
+
+
 def _copied_assets(dockerfile: ContextFile, spec: JobImageSpec) -> Iterable[ContextFile]:
     """The lock files and build steps that a Dockerfile copies: exactly those decide its image's content."""
     copies = " ".join(_COPIED.findall(dockerfile.data.decode()))
+    copies = copies.replace(_CUDA_LOCKS_COPIED, " ".join(_CUDA_LOCKS.get(spec.cuda_major, ())))
     for path, name in sorted({match[0]: match[1] for match in _ASSET.finditer(copies)}.items()):
         if "finetune" in path and spec.target != "finetune":
             continue

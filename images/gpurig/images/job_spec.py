@@ -23,6 +23,13 @@ CUDA_ARCHS: Mapping[int, tuple[int, ...]] = {
     12: (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121),
     13: (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121),
 }
+# What the toolkit from packages compiles for: NVIDIA's Python packages, with Debian's nvcc for CUDA 12 (`nvcc
+# --list-gpu-code` of 12.4). The others take another image's toolkit.
+PACKAGED_CUDA: Mapping[int, str] = {12: "12.4", 13: "13.0"}
+PACKAGED_CUDA_ARCHS: Mapping[int, tuple[int, ...]] = {
+    12: (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
+    13: CUDA_ARCHS[13],
+}
 # GitLab.com's hosted GPU runners have a T4.
 _SAAS_ARCH = 75
 
@@ -59,6 +66,11 @@ class JobImageSpec:
     def arch_names(self) -> tuple[str, ...]:
         """The GPU architectures as tags name them: "sm-89", "gfx1100"."""
         return (*(f"sm-{arch}" for arch in self.archs), *self.cards)
+
+    @property
+    def unpackaged_archs(self) -> tuple[int, ...]:
+        """With "cuda", the architectures that the toolkit from packages does not compile for."""
+        return tuple(arch for arch in self.archs if arch not in PACKAGED_CUDA_ARCHS.get(self.cuda_major, ()))
 
     @property
     def name(self) -> str:

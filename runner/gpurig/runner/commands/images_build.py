@@ -171,9 +171,12 @@ def _spec_document(spec: JobImageSpec) -> dict[str, Any]:
 
 
 def _plan_document(spec: JobImageSpec, plan: ImagePlan) -> dict[str, Any]:
+    from gpurig.images.job_image import toolkit_in_words  # noqa: PLC0415 - heavy
+
     return {
         "tag": plan.tag,
         **_spec_document(spec),
+        "toolkit": toolkit_in_words(spec, plan.build_args.get("TOOLKIT_IMAGE", "")),
         "dockerfile": plan.dockerfile,
         "context_bytes": len(plan.context),
         "build_args": dict(plan.build_args),
@@ -201,6 +204,7 @@ def _plan_text(document: dict[str, Any]) -> str:
         ("for", ", ".join([document["backend"], *document["archs"]])),
         ("target", document["target"]),
         ("driver", f"{document['driver']} or newer, CUDA {document['cuda_major']}" if document["driver"] else ""),
+        ("toolkit", document["toolkit"]),
         ("Dockerfile", f"{document['dockerfile']}, context {size_text(document['context_bytes'])}"),
         *((f"arg {name}", value) for name, value in sorted(document["build_args"].items())),
         ("secrets", ", ".join([*document["secrets"], *document["private_args"]])),

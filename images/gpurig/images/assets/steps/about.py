@@ -29,7 +29,9 @@ STAGE_PACKAGES = Path("/var/lib/dpkg/status")
 COPIED_PACKAGES = {"tini", "libgomp1"}
 # The packages that ROCm's libraries are from, of the toolkit image's distribution (rocm.py).
 ROCM_PACKAGES = Path("/about/rocm/status")
-# What pip says it installed (packages.sh), and the lock files.
+# Debian's package of nvcc, where it is that one which compiled (debian-nvcc.sh).
+NVCC = Path("/opt/cuda/nvcc.purl")
+# What pip says it installed (cuda.sh, packages.sh), and the lock files.
 REPORTS = Path("/opt/build/reports")
 LOCKS = Path("/lock")
 
@@ -73,9 +75,10 @@ def sbom(about: dict[str, Any], base: str, commit: str) -> dict[str, Any]:
     container: Component = {"type": "container", "name": f"gpurig-job-{about['backend']}", "bom-ref": "image"}
     version = next((one["version"] for one in components if one["name"] == "gpurig"), "")
     container["version"] = version
+    facts = {**about, **({"nvcc": compiler} if (compiler := nvcc()) else {})}
     container["properties"] = [
         {"name": f"io.gpurig:{key}", "value": " ".join(value) if isinstance(value, list) else str(value)}
-        for key, value in about.items()
+        for key, value in facts.items()
     ]
     if base:
         container["components"] = [
@@ -109,7 +112,7 @@ def packages() -> Iterator[Component]:
         if name in seen:
             continue
         seen.add(name)
-        found = hashes.get(name)
+        found = hashes.get((name, one.version))
         yield _component(
             "library",
             one.metadata["Name"],
@@ -122,18 +125,24 @@ def packages() -> Iterator[Component]:
             yield _component("application", "gpurig", match[1], purl=f"pkg:pypi/gpurig@{_quoted(match[1])}")
 
 
-def _installed_hashes() -> Iterator[tuple[str, str]]:
-    """Name and sha256 of what was installed: pip's reports, and the lock's one file of what was compiled here."""
+def _installed_hashes() -> Iterator[tuple[tuple[str, str], str]]:
+    """Name and version, and sha256: of what pip's reports have, and the lock's one file of what was compiled here."""
     for lock in sorted(LOCKS.glob("llama.lock")):
         text = lock.read_text(encoding="utf-8")
         hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})", text)
-        if len(hashes) == 1:
-            yield text.partition("==")[0], hashes[0]
-    for report in sorted(REPORTS.glob("*.json")):
-        for one in json.loads(report.read_text(encoding="utf-8"))["install"]:
-            name = re.sub(r"[-_.]+", "-", one["metadata"]["name"]).lower()
-            if found := one["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256"):
-                yield name, found
+        pin = re.match(r"(\S+)==([^\s;]+)", text)
+        if pin and len(hashes) == 1:
+            yield (pin[1], pin[2]), hashes[0]
+    for one in _installed():
+        name = re.sub(r"[-_.]+", "-", one["metadata"]["name"]).lower()
+        if found := one["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256"):
+            yield (name, one["metadata"]["version"]), found
+
+
+def _installed(report: str = "*") -> Iterator[dict[str, Any]]:
+    """What pip's reports say it installed, or the one that has that name."""
+    for path in sorted(REPORTS.glob(f"{report}.json")):
+        yield from json.loads(path.read_text(encoding="utf-8"))["install"]
 
 
 def debian() -> Iterator[Component]:
@@ -185,12 +194,27 @@ def models() -> Iterator[Component]:
 
 
 def gpu_libraries() -> Iterator[Component]:
-    """The GPU vendor's libraries, file by file; the version where a lock file names it."""
-    lock = "\n".join(path.read_text(encoding="utf-8") for path in sorted(LOCKS.glob("cuda*.lock")))
+    """The GPU vendor's libraries, file by file; the version where they are of its Python packages."""
+    versions = _cuda_packages()
     for path in sorted((GPURIG / "cuda").glob("*.so.*")):
         package = "nvidia-cuda-runtime" if path.name.startswith("libcudart") else "nvidia-cublas"
-        version = re.search(rf"^{package}==(\S+)", lock, re.MULTILINE)
-        yield _component("library", path.name, version[1] if version else "", sha256=_sha256(path))
+        yield _component("library", path.name, versions.get(package, ""), sha256=_sha256(path))
+
+
+def nvcc() -> str:
+    """The package that compiled the kernels, as a package URL; "" for none, and for a toolkit image's."""
+    if NVCC.is_file():
+        return NVCC.read_text(encoding="ascii").strip()
+    version = _cuda_packages().get("nvidia-cuda-nvcc", "")
+    return f"pkg:pypi/nvidia-cuda-nvcc@{_quoted(version)}" if version else ""
+
+
+def _cuda_packages() -> dict[str, str]:
+    """The version of each of NVIDIA's packages that cuda.sh took; their names end in the CUDA version until 13."""
+    return {
+        one["metadata"]["name"].replace("_", "-").removesuffix("-cu12"): one["metadata"]["version"]
+        for one in _installed("cuda")
+    }
 
 
 def llama(commit: str) -> Component:

@@ -20,7 +20,7 @@ install() {
 # The entries of a lock file whose name matches, or does not.
 entries() { awk -v names="^($1)==" -v wanted="$2" '/^[a-z0-9]/ { mine = ($0 ~ names) } mine == wanted' "$3"; }
 
-gpu='torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+'
+gpu='torch|(pytorch-)?triton(-[a-z]+)?|nvidia-[a-z0-9-]+|cuda-[a-z]+'
 here=$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' "$1" | paste -sd '|' -)
 entries "$gpu" 1 "$2" > /lock/torch.lock
 entries "$gpu|$here" 0 "$2" > /lock/finetune-rest.lock
@@ -29,21 +29,23 @@ if [ -z "${TORCH_INDEX_URL:-}" ]; then
 else
     version=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' /lock/torch.lock)
     export PIP_REQUIRE_HASHES=0
-    install torch --index-url "$TORCH_INDEX_URL" "torch==$version"
-    # What PyTorch pins and no lock has: the GPU's libraries, and its compiler.
-    pinned=$(/opt/build/bin/python - "$target" <<'PYTHON'
+    # With what it needs: it pins the GPU's libraries by ways (a package of extras, ranges) that pip knows to follow.
+    PIP_NO_DEPS=0 install torch --index-url "$TORCH_INDEX_URL" "torch==$version"
+    # The rest of that is locked, and comes below.
+    /opt/build/bin/python - "$target" "$gpu" <<'PYTHON'
+import re
+import shutil
 import sys
 from importlib import metadata
-from packaging.requirements import Requirement
-[torch] = metadata.distributions(name="torch", path=[sys.argv[1]])
-for line in torch.requires or ():
-    one = Requirement(line)
-    if str(one.specifier).startswith("==") and (one.marker is None or one.marker.evaluate({"extra": ""})):
-        print(f"{one.name}{one.specifier}")
+from pathlib import Path
+
+places = {True: set(), False: set()}
+for one in metadata.distributions(path=[sys.argv[1]]):
+    of_gpu = re.fullmatch(sys.argv[2], one.name.replace("_", "-")) is not None
+    places[of_gpu] |= {file.parts[0] for file in one.files or ()}
+for place in (Path(sys.argv[1], name) for name in places[False] - places[True] - {".."}):
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 PYTHON
-)
-    # shellcheck disable=SC2086
-    if [ -n "$pinned" ]; then install torch-libraries --index-url "$TORCH_INDEX_URL" $pinned; fi
     unset PIP_REQUIRE_HASHES
 fi
 install finetune -r /lock/finetune-rest.lock
