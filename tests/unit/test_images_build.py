@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -20,8 +21,9 @@ PLAN = ImagePlan(
 class Engine:
     """As much of a Docker client as building uses."""
 
-    def __init__(self, events=(), *, present=False, makes=True):
+    def __init__(self, events=(), *, present=False, makes=True, others=()):
         self.makes = makes
+        self.others = others
         self.events = events
         self.present = present
         self.builds: list[dict] = []
@@ -30,7 +32,7 @@ class Engine:
         self.api = SimpleNamespace(build=self._build, base_url="http://e", get_adapter=lambda url: None)
 
     def _get(self, tag):
-        if not self.present:
+        if not self.present and tag not in self.others:
             raise ImageNotFound(tag)
         return SimpleNamespace(id="sha256:aa")
 
@@ -96,12 +98,12 @@ def test_without_a_log_path_only_a_failure_leaves_one(tmp_path, monkeypatch):
     ("event", "hint"),
     [
         ({"error": "write /var/lib/x: no space left on device"}, "disk space"),
-        ({"error": "pull access denied for nope, repository does not exist"}, "base image's name"),
+        ({"error": "pull access denied for nope, repository does not exist"}, "that image's name"),
         (
             {"error": "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host"},
             "proxy or mirror",
         ),
-        (APIError("500 Server Error", explanation="manifest unknown"), "base image's name"),
+        (APIError("500 Server Error", explanation="manifest unknown"), "that image's name"),
         (requests.exceptions.ConnectionError("the engine went away"), "log"),
         (urllib3.exceptions.ProtocolError("Connection broken: IncompleteRead"), "log"),
     ],
@@ -110,6 +112,35 @@ def test_a_failure_has_the_hint_that_fits(event, hint, tmp_path):
     with pytest.raises(PrerequisiteError) as caught:
         ensure_image(Engine([event]), PLAN, on_line=lambda _: None, log=tmp_path / "log")
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "there"),
+    [
+        ("Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host", "base:1"),
+        ("nvidia/cuda:12: failed to resolve source metadata: dial tcp: i/o timeout", ""),
+    ],
+    ids=["named by its registry alone", "named, and neither is in the engine's own store"],
+)
+def test_of_several_images_that_a_build_begins_with_the_missing_one_is_named(error, there, tmp_path):
+    images = {"BASE_IMAGE": "base:1", "TOOLKIT_IMAGE": "nvidia/cuda:12"}
+    engine = Engine([{"error": error}], others={there})
+    with pytest.raises(PrerequisiteError, match="does not have the image nvidia/cuda:12 to build on"):
+        ensure_image(engine, dataclasses.replace(PLAN, build_args=images), log=tmp_path / "log")
+
+
+def test_an_engine_that_goes_away_is_told_as_that(tmp_path):
+    engine = Engine([requests.exceptions.ConnectionError("EOF")])
+    plan = dataclasses.replace(PLAN, build_args={"BASE_IMAGE": "base:1"})
+
+    def look(tag):
+        if engine.builds:
+            raise requests.exceptions.ConnectionError("Connection refused")
+        raise ImageNotFound(tag)
+
+    engine.images.get = look
+    with pytest.raises(PrerequisiteError, match="building gpurig-thing:0123 failed: the engine went away"):
+        ensure_image(engine, plan, log=tmp_path / "log")
 
 
 def test_terminal_codes_in_the_output_do_not_reach_the_terminal(tmp_path):

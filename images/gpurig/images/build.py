@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections import deque
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from gpurig.common.errors import ApplianceError
 from gpurig.common.files import write_problem
 from gpurig.common.waiting import Clock, SystemClock
 from gpurig.images.build_errors import build_problem
 from gpurig.images.build_events import BuildEvent, Output, StepBegan
 from gpurig.images.builders import Builder, chooser
-from gpurig.images.plan import ImagePlan
+from gpurig.images.plan import BASE_ARGS, ImagePlan
 from gpurig.provisioning.engine import translated
 
 if TYPE_CHECKING:
@@ -100,12 +102,25 @@ def ensure_image(
             plan.tag,
             error or "the engine ended the build without an image",
             tail,
-            base=plan.build_args.get("BASE_IMAGE", ""),
+            base=_missing_base(client, plan, error),
             log=str(path),
         )
     if passing:
         path.unlink(missing_ok=True)
     return BuiltImage(tag=plan.tag, id=built, built=True)
+
+
+def _missing_base(client: docker.DockerClient, plan: ImagePlan, error: str) -> str:
+    """Which of the images that a build begins with it failed of, if it did: the one named, else the one not there."""
+    images = [image for name in BASE_ARGS if (image := plan.build_args.get(name, ""))]
+    # An engine's own error may name a registry alone.
+    candidates = [image for image in images if image in error] or images
+    # It can be the engine that is gone.
+    with contextlib.suppress(ApplianceError):
+        for image in candidates:
+            if not present(client, image):
+                return image
+    return candidates[0] if candidates else ""
 
 
 def present(client: docker.DockerClient, tag: str) -> str:

@@ -47,12 +47,12 @@ _CAUSES = (
     (
         r"pull access denied|manifest unknown|does not exist|manifest for .* not found|insufficient_scope|: not found$",
         "there is no image {base} to build on",
-        "check the base image's name, and that the engine is logged in to its registry",
+        "check that image's name, and that the engine is logged in to its registry",
     ),
     (
         _REGISTRY,
         "the engine does not have the image {base} to build on and cannot reach its registry",
-        "name a base image that it has, or set its proxy or mirror",
+        "name an image that it has (--base-image, --toolkit-image), or set its proxy or mirror",
     ),
     (r"\bcancell?ed\b", "the build was cancelled", "run it again"),
     (
@@ -70,7 +70,7 @@ def build_problem(tag: str, error: str, said: Iterable[str], *, base: str, log: 
         tag: what should have been built.
         error: the builder's last word.
         said: the last lines that steps printed.
-        base: the image it is built on.
+        base: the image that it begins with; of several, the one that may be missing.
         log: where the whole output is.
     """
     what, hint = explain(error, list(said), base=base)

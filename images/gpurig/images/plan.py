@@ -21,6 +21,8 @@ LABEL_BACKEND = "io.gpurig.backend"
 LABEL_LLAMA = "io.gpurig.llama-cpp-python"
 LABEL_VERSION = "io.gpurig.version"
 
+# The arguments of Dockerfiles that name images to begin with.
+BASE_ARGS = ("BASE_IMAGE", "TOOLKIT_IMAGE")
 CA_BUNDLE_PATH = "ca-bundle.pem"
 # A Dockerfile reads it at /run/secrets/netrc.
 SECRET_NETRC = "netrc"  # noqa: S105 - a name, no secret
