@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # llama.cpp compiles once; pip keeps the wheel for the next environment.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format bench lock models clean
+.PHONY: help demo test lint format bench docs lock models clean
 
 help:
 	@echo "make demo              a real eval on the bundled models; no GPU, Docker or GitLab needed"
 	@echo "make test              every test; what this machine lacks is skipped with the reason"
 	@echo "make lint              ruff, mypy, import-linter, hadolint"
 	@echo "make bench NAME=...    a benchmark with its peers (see benchmarks/)"
+	@echo "make docs              write the tables of docs/ that come from code"
 	@echo "make models            train the bundled demo models again"
 	@echo "make lock              resolve requirements/*.lock again"
 
@@ -54,6 +55,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/$(NAME).py
+
+docs: $(VENV)/.dev
+	$(BIN)/python scripts/metrics_table.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml

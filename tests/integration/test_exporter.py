@@ -139,7 +139,7 @@ def demo() -> Iterator[Exporter]:
 def test_the_first_scrape_is_complete(demo):
     series = demo.series()
     assert len(series["gpurig_gpu_power_watts"]) == 2
-    assert series["gpurig_collector_success"] == {"detect": 1, "demo": 1, "runner": 1}
+    assert series["gpurig_collector_success"] == {"detect": 1, "demo": 1, "box": 1}
 
 
 @pytest.mark.parametrize("backend", ["demo", "auto", "cpu"])
@@ -343,5 +343,5 @@ def test_runner_facts_come_from_the_state_file_and_its_tokens_do_not(tmp_path: P
     with _exporter("--backend", "cpu", "--root", str(tmp_path)) as exporter:
         text = exporter.get("/metrics")[2]
         exporter.end()
-    assert 'gpurig_runner_info{description="box",runner_id="7",tags="gpurig,cpu"} 1.0' in text
+    assert 'gpurig_runner_info{runner_id="7",description="box",tags="gpurig,cpu"} 1.0' in text
     assert "glrt-planted-secret" not in text + "\n".join(exporter.lines)

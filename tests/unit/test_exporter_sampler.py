@@ -106,3 +106,23 @@ def test_a_reading_that_hangs_holds_up_nobody_and_not_the_end():
     free.stop()
     release.set()
     stuck.stop(timeout_s=10)
+
+
+def test_the_next_reading_comes_after_the_period_that_holds_then_and_at_once_when_woken(clock):
+    periods, naps = iter([1, 5, 5]), []
+    sampler = Sampler("x", Source(clock, 1, 2, 3, 4), period_s=lambda: next(periods), monotonic=clock, wait=None)
+
+    def wait(event, seconds):
+        naps.append(seconds)
+        clock.now += seconds
+        if len(naps) == 2:
+            sampler.wake()
+            assert event.is_set()
+        if len(naps) == 3:
+            assert not event.is_set()
+            sampler.stop()
+
+    sampler._wait = wait
+    sampler._run()
+    assert naps == [1, 5, 5]
+    assert sampler.value == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pynvml
@@ -11,6 +12,7 @@ from gpurig.runner.exporter.devices.amd import AmdSource
 from gpurig.runner.exporter.devices.figures import Figures, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory
 from gpurig.runner.exporter.devices.nvidia import NvidiaSource
+from gpurig.runner.exporter.jobs.model import RunnerEntry
 from gpurig.runner.exporter.runner_facts import read_runner_facts
 
 
@@ -204,3 +206,23 @@ def test_a_damaged_state_file_fails_the_collector_without_showing_its_content(tm
         read_runner_facts(tmp_path, "gpurig")
     assert "damaged" in str(caught.value)
     assert "glrt-secret" not in str(caught.value)
+
+
+def test_the_state_files_runners_are_told_without_their_tokens(tmp_path):
+    path = tmp_path / "etc/gpurig/state.json"
+    path.parent.mkdir(parents=True)
+    entry = {
+        "key": "cpu",
+        "spec": "x",
+        "url": "https://gitlab.example",
+        "id": 7,
+        "token": "glrt-secret",
+        "description": "box",
+        "tags": ["gpurig", "cpu"],
+        "obtained_at": "2026-01-01T00:00:00Z",
+        "expires_at": "2027-01-01T00:00:00Z",
+    }
+    path.write_text(json.dumps({"version": 1, "registrations": [entry]}), encoding="utf-8")
+    facts = read_runner_facts(tmp_path, "gpurig")
+    assert facts.runners == (RunnerEntry(7, "box", ("gpurig", "cpu"), expires_at=1798761600.0),)
+    assert "glrt" not in repr(facts)

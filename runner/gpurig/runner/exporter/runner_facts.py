@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+import time
 from pathlib import Path
 
 from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.paths import Paths
 from gpurig.runner.exporter.devices.figures import SourceError
+from gpurig.runner.exporter.jobs.model import BoxFacts, RunnerEntry
 
 
-@dataclass(frozen=True)
-class RunnerEntry:
-    """One runner entry.
-
-    Attributes:
-        id: the runner's number in GitLab.
-        description: as GitLab shows it.
-        tags: its tags.
-        expires_at: when its token ends; None where it never does.
-    """
-
-    id: int
-    description: str
-    tags: tuple[str, ...]
-    expires_at: datetime | None
-
-
-def read_runner_facts(root: Path, name: str) -> tuple[RunnerEntry, ...] | None:
+def read_runner_facts(root: Path, name: str) -> BoxFacts | None:
     """The runner entries of an instance; None where there is no state.json, as in the exporter's container.
 
     Raises:
@@ -44,7 +27,15 @@ def read_runner_facts(root: Path, name: str) -> tuple[RunnerEntry, ...] | None:
         state = load_state(LocalDisk(), paths)
     except ApplianceError as error:
         raise SourceError(error.message) from error
-    return tuple(
-        RunnerEntry(id=one.id, description=one.description, tags=one.tags, expires_at=one.expires_at)
-        for one in state.registrations
+    return BoxFacts(
+        written_at=time.time(),
+        runners=tuple(
+            RunnerEntry(
+                id=one.id,
+                description=one.description,
+                tags=one.tags,
+                expires_at=one.expires_at.timestamp() if one.expires_at else None,
+            )
+            for one in state.registrations
+        ),
     )

@@ -43,8 +43,9 @@ class Sampler(Generic[T]):
         name: str,
         read: Callable[[], T],
         *,
-        period_s: float,
+        period_s: float | Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -52,17 +53,20 @@ class Sampler(Generic[T]):
         Args:
             name: the collector's name in the metrics.
             read: one reading; a SourceError, an OSError or a ValueError from it is a failed reading.
-            period_s: seconds from the end of one reading to the start of the next.
+            period_s: seconds from the end of one reading to the start of the next, or what gives them each time.
             monotonic: the clock.
+            wait: lets that many seconds pass, or fewer where the event is set.
             say: called with one line when the source fails and when it works again.
         """
         self.name = name
-        self.period_s = period_s
+        self._period_s = period_s
         self._read = read
         self._monotonic = monotonic
         self._say = say
         self._sample: Sample[T] = Sample()
-        self._stop = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
+        self._wait = wait
         self._thread: threading.Thread | None = None
 
     @property
@@ -74,6 +78,11 @@ class Sampler(Generic[T]):
     def value(self) -> T | None:
         """The last successful reading."""
         return self._sample.value
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two readings, now."""
+        return self._period_s() if callable(self._period_s) else self._period_s
 
     def sample(self) -> None:
         """Read once, now; never raises."""
@@ -102,12 +111,21 @@ class Sampler(Generic[T]):
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
             self.sample()
-            self._stop.wait(self.period_s)
+            self._wait(self._wake, self.period_s)
+            self._wake.clear()
+            # After the event, so that a stop is never cleared away unseen.
+            if self._stopped:
+                return
+
+    def wake(self) -> None:
+        """Read at once, and then again after the period; for any thread."""
+        self._wake.set()
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """End the background thread; a reading that hangs is left to the end of the process."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_s)

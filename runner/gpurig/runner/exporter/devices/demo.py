@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from gpurig.provisioning.facts import Gpu, HostFacts
-from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.demo_schedule import BUSY_WATTS, IDLE_WATTS, LIMIT_WATTS, DemoJob, job_at
+from gpurig.runner.exporter.devices.figures import Figures, GpuProcess
+from gpurig.runner.exporter.exposition.gpu_metrics import THROTTLE_REASONS
 
 _MIB = 1024**2
 
@@ -34,34 +36,68 @@ DEMO_FACTS = HostFacts(
     cuda_version="12.8",
 )
 
-_IDLE_WATTS, _LIMIT_WATTS = 22.0, 355.0
 _IDLE_CELSIUS, _LOAD_CELSIUS = 38.0, 71.0
-_JOB_S, _GAP_S = 240.0, 60.0
+_COOLING_S = 30.0
 
 
 class DemoSource:
-    """Jobs of four minutes with a minute between them; the second GPU runs half a job later than the first."""
+    """Reads what demo_schedule.py says that happens."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Take the clock, in seconds."""
+        """Take the clock, Unix time in seconds."""
         self._now = now
 
     def read(self, gpus: Sequence[Gpu]) -> Mapping[str, Figures]:
         """Figures by UUID, a function of the time."""
-        return {gpu.uuid: _at(self._now() + index * _JOB_S / 2, gpu) for index, gpu in enumerate(gpus)}
+        now = self._now()
+        return {gpu.uuid: _figures(gpu, job_at(index, now)) for index, gpu in enumerate(gpus)}
 
 
-def _at(now: float, gpu: Gpu) -> Figures:
-    phase = now % (_JOB_S + _GAP_S)
-    running = phase < _JOB_S
-    # It warms up within half a minute, and what it does trembles a little.
-    warm = min(1.0, phase / 30) if running else max(0.0, 1 - (phase - _JOB_S) / 30)
-    busy = min(1.0, 0.9 + 0.08 * math.sin(now / 3)) if running else 0.0
-    loaded = 0.71 if running else 0.02
-    return Figures(
-        memory_used_bytes=int((gpu.memory_bytes or 0) * loaded),
-        utilization_ratio=round(busy, 2),
-        temperature_celsius=round(_IDLE_CELSIUS + (_LOAD_CELSIUS - _IDLE_CELSIUS) * warm),
-        power_watts=round(_IDLE_WATTS + (_LIMIT_WATTS - _IDLE_WATTS) * 0.9 * busy, 1),
-        power_limit_watts=_LIMIT_WATTS,
+def _figures(gpu: Gpu, job: DemoJob) -> Figures:
+    memory_bytes = gpu.memory_bytes or 0
+    running = job.ended_at is None
+    # It warms up within half a minute, and cools down as fast.
+    warm = min(1.0, job.running_s / _COOLING_S)
+    if job.ended_at is not None:
+        warm = max(0.0, 1 - (job.at - job.ended_at) / _COOLING_S)
+    celsius = round(_IDLE_CELSIUS + (_LOAD_CELSIUS - _IDLE_CELSIUS) * warm)
+    held = int(memory_bytes * job.memory_ratio)
+    held_by = "idle" if not running else "power_cap" if job.busy_ratio > 0.95 else ""
+    process = GpuProcess(4000 + int(job.key.job_id) % 20000, memory_bytes=held, utilization_ratio=job.busy_ratio)
+    both = Figures(
+        memory_used_bytes=int(memory_bytes * 0.02) + held,
+        utilization_ratio=round(job.busy_ratio, 2),
+        memory_utilization_ratio=round(job.busy_ratio * 0.6, 2),
+        temperature_celsius=celsius,
+        memory_temperature_celsius=celsius + 8,
+        temperature_limits_celsius={"slowdown": 90, "shutdown": 95, "memory": 105},
+        power_watts=round(IDLE_WATTS + (BUSY_WATTS - IDLE_WATTS) * job.busy_ratio, 1),
+        power_limit_watts=LIMIT_WATTS,
+        clocks_hertz={"graphics": 2520e6 if running else 210e6, "memory": 10501e6 if running else 405e6},
+        max_clocks_hertz={"graphics": 3105e6, "memory": 10501e6},
+        fan_ratio=round(0.3 + 0.3 * warm, 2),
+        throttle_reasons={reason: float(reason == held_by) for reason in THROTTLE_REASONS},
+        ecc_errors={"corrected": 3, "uncorrected": 0},
+        retired_pages={"remapped_correctable": 1, "remapped_uncorrectable": 0},
+        memory_repair_pending=False,
+        pcie_generation=4 if running else 1,
+        pcie_width=16,
+        pcie_max_generation=4,
+        pcie_max_width=16,
+        pcie_replays=2,
+        processes=(process,) if running else (),
+    )
+    if gpu.backend == "rocm":
+        return replace(
+            both, hotspot_temperature_celsius=celsius + 14, ecc_errors={"uncorrected": 0}, retired_pages={"bad": 0}
+        )
+    return replace(
+        both,
+        memory_reserved_bytes=480 * _MIB,
+        encoder_utilization_ratio=0.0,
+        decoder_utilization_ratio=0.0,
+        temperature_limits_celsius={**both.temperature_limits_celsius, "max_operating": 83},
+        clocks_hertz={**both.clocks_hertz, "sm": both.clocks_hertz["graphics"], "video": 1950e6 if running else 555e6},
+        max_clocks_hertz={**both.max_clocks_hertz, "sm": 3105e6, "video": 2415e6},
+        performance_state=2 if running else 8,
     )

@@ -1,7 +1,7 @@
-"""Every metric that the exporter has: name, type, unit, labels, and where each vendor's value is from.
+"""Every metric that the exporter has: name, type, unit, labels, its series, and where each vendor's value is from.
 
-docs/metrics.md shows this table, and a test holds them together; the alerts and the dashboard in deploy/ use no other
-names.
+docs/metrics.md shows this table (`make docs` writes it there), and a test holds them together; the alerts and the
+dashboard in deploy/ use no other names. DCGM_METRICS, of `--dcgm-names`, are the same readings under others' names.
 """
 
 from __future__ import annotations

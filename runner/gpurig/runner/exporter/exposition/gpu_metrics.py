@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gpurig.runner.exporter.exposition.metric import Metric
+from gpurig.provisioning.vram import GIB, vram_class_gb
+from gpurig.runner.exporter.exposition.metric import Metric, of_gpus, of_gpus_by
+from gpurig.runner.exporter.exposition.view import GpuView
 
 _GPU = ("gpu", "uuid")
 
@@ -20,6 +22,16 @@ THROTTLE_REASONS = (
     "display_clocks",
 )
 
+
+def _class_bytes(one: GpuView) -> int | None:
+    size = vram_class_gb(one.gpu.memory_bytes) if one.gpu.memory_bytes is not None else None
+    return None if size is None else size * GIB
+
+
+def _processes(one: GpuView) -> int | None:
+    return None if one.figures.processes is None else len(one.figures.processes)
+
+
 GPU_METRICS = (
     Metric(
         "gpurig_gpu_info",
@@ -27,6 +39,20 @@ GPU_METRICS = (
         "1",
         (*_GPU, "name", "arch", "backend", "pci", "driver"),
         "What the GPU is.",
+        lambda view: [
+            (
+                (
+                    *one.labels,
+                    one.gpu.name,
+                    one.gpu.arch,
+                    one.gpu.backend,
+                    one.gpu.pci_address,
+                    one.gpu.driver,
+                ),
+                1,
+            )
+            for one in view.gpus
+        ],
         nvidia="detection",
         amd="detection",
     ),
@@ -36,6 +62,7 @@ GPU_METRICS = (
         "0 or 1",
         _GPU,
         "1 when the GPU is there and answers; 0 for one that was there and is not.",
+        of_gpus(lambda one: float(not one.down)),
         nvidia="detection, NVML",
         amd="detection, sysfs",
     ),
@@ -45,6 +72,7 @@ GPU_METRICS = (
         "1",
         (*_GPU, "reason"),
         "Why a GPU is down.",
+        lambda view: [((*one.labels, one.down), 1) for one in view.gpus if one.down],
         nvidia="NVML's words",
         amd="the missing device",
     ),
@@ -54,6 +82,7 @@ GPU_METRICS = (
         "bytes",
         _GPU,
         "Memory that jobs can use.",
+        of_gpus(lambda one: one.gpu.memory_bytes),
         nvidia="detection",
         amd="detection",
     ),
@@ -63,6 +92,7 @@ GPU_METRICS = (
         "bytes",
         _GPU,
         "The size the card is sold as, which its vram tag says.",
+        of_gpus(_class_bytes),
         nvidia="size the card is sold as",
         amd="the same",
     ),
@@ -72,6 +102,7 @@ GPU_METRICS = (
         "bytes",
         _GPU,
         "Memory in use.",
+        of_gpus(lambda one: one.figures.memory_used_bytes),
         nvidia="nvmlDeviceGetMemoryInfo",
         amd="mem_info_vram_used; with mem_info_gtt_used on APUs",
     ),
@@ -81,6 +112,7 @@ GPU_METRICS = (
         "bytes",
         _GPU,
         "Memory that the driver and the firmware keep for themselves.",
+        of_gpus(lambda one: one.figures.memory_reserved_bytes),
         nvidia="nvmlDeviceGetMemoryInfo_v2",
     ),
     Metric(
@@ -89,6 +121,7 @@ GPU_METRICS = (
         "0 to 1",
         _GPU,
         "Share of the driver's last sampling period in which the GPU worked.",
+        of_gpus(lambda one: one.figures.utilization_ratio),
         nvidia="nvmlDeviceGetUtilizationRates",
         amd="gpu_busy_percent",
     ),
@@ -98,6 +131,7 @@ GPU_METRICS = (
         "0 to 1",
         _GPU,
         "Share of the driver's last sampling period in which memory was read or written.",
+        of_gpus(lambda one: one.figures.memory_utilization_ratio),
         nvidia="nvmlDeviceGetUtilizationRates",
         amd="mem_busy_percent",
     ),
@@ -107,6 +141,7 @@ GPU_METRICS = (
         "0 to 1",
         _GPU,
         "Share of the time in which the video encoder worked.",
+        of_gpus(lambda one: one.figures.encoder_utilization_ratio),
         nvidia="nvmlDeviceGetEncoderUtilization",
     ),
     Metric(
@@ -115,6 +150,7 @@ GPU_METRICS = (
         "0 to 1",
         _GPU,
         "Share of the time in which the video decoder worked.",
+        of_gpus(lambda one: one.figures.decoder_utilization_ratio),
         nvidia="nvmlDeviceGetDecoderUtilization",
     ),
     Metric(
@@ -123,6 +159,7 @@ GPU_METRICS = (
         "°C",
         _GPU,
         "The GPU's temperature.",
+        of_gpus(lambda one: one.figures.temperature_celsius),
         nvidia="nvmlDeviceGetTemperature",
         amd="hwmon temp1_input",
     ),
@@ -132,6 +169,7 @@ GPU_METRICS = (
         "°C",
         _GPU,
         "Temperature of the chip's hottest place.",
+        of_gpus(lambda one: one.figures.hotspot_temperature_celsius),
         amd="hwmon temp2_input (junction)",
     ),
     Metric(
@@ -140,6 +178,7 @@ GPU_METRICS = (
         "°C",
         _GPU,
         "The memory's temperature.",
+        of_gpus(lambda one: one.figures.memory_temperature_celsius),
         nvidia="NVML_FI_DEV_MEMORY_TEMP",
         amd="hwmon temp3_input (mem)",
     ),
@@ -149,6 +188,7 @@ GPU_METRICS = (
         "°C",
         (*_GPU, "limit"),
         "Where it slows down or shuts down; what it (max_operating) and its memory should stay below.",
+        of_gpus_by(lambda one: one.figures.temperature_limits_celsius),
         nvidia="nvmlDeviceGetTemperatureThreshold",
         amd="hwmon temp1_crit, temp2_crit, temp2_emergency, temp3_crit",
     ),
@@ -158,6 +198,7 @@ GPU_METRICS = (
         "W",
         _GPU,
         "Power it takes now.",
+        of_gpus(lambda one: one.figures.power_watts),
         nvidia="nvmlDeviceGetPowerUsage",
         amd="hwmon power1_average, power1_input",
     ),
@@ -167,6 +208,7 @@ GPU_METRICS = (
         "W",
         _GPU,
         "Power the driver lets it take.",
+        of_gpus(lambda one: one.figures.power_limit_watts),
         nvidia="nvmlDeviceGetEnforcedPowerLimit",
         amd="hwmon power1_cap",
     ),
@@ -176,6 +218,7 @@ GPU_METRICS = (
         "J",
         _GPU,
         "Energy it took; goes on where it was when the exporter starts again.",
+        of_gpus(lambda one: one.energy_joules),
         nvidia="nvmlDeviceGetTotalEnergyConsumption, else power over time",
         amd="hwmon energy1_input, else power over time",
     ),
@@ -185,6 +228,7 @@ GPU_METRICS = (
         "Hz",
         (*_GPU, "clock"),
         "Clock rate of graphics, sm, memory, video.",
+        of_gpus_by(lambda one: one.figures.clocks_hertz),
         nvidia="nvmlDeviceGetClockInfo",
         amd="hwmon freq1_input, freq2_input, pp_dpm_*",
     ),
@@ -194,6 +238,7 @@ GPU_METRICS = (
         "Hz",
         (*_GPU, "clock"),
         "The highest clock rate.",
+        of_gpus_by(lambda one: one.figures.max_clocks_hertz),
         nvidia="nvmlDeviceGetMaxClockInfo",
         amd="pp_dpm_sclk, pp_dpm_mclk",
     ),
@@ -203,6 +248,7 @@ GPU_METRICS = (
         "0 to 1",
         _GPU,
         "Share of the fans' full speed; the fastest one's.",
+        of_gpus(lambda one: one.figures.fan_ratio),
         nvidia="nvmlDeviceGetFanSpeed_v2",
         amd="hwmon pwm1 / pwm1_max, fan1_input / fan1_max",
     ),
@@ -212,6 +258,7 @@ GPU_METRICS = (
         "0 to 15",
         _GPU,
         "The P-state, 0 for the fastest.",
+        of_gpus(lambda one: one.figures.performance_state),
         nvidia="nvmlDeviceGetPerformanceState",
     ),
     Metric(
@@ -220,6 +267,7 @@ GPU_METRICS = (
         "0 or 1",
         (*_GPU, "reason"),
         "1 for each reason that holds the clocks down now.",
+        of_gpus_by(lambda one: one.figures.throttle_reasons),
         nvidia="nvmlDeviceGetCurrentClocksEventReasons",
         amd="gpu_metrics indep_throttle_status",
     ),
@@ -229,6 +277,7 @@ GPU_METRICS = (
         "count",
         (*_GPU, "kind"),
         "Memory errors over the card's life: corrected, uncorrected.",
+        of_gpus_by(lambda one: one.figures.ecc_errors),
         nvidia="nvmlDeviceGetTotalEccErrors",
         amd="ras/*_err_count",
     ),
@@ -238,6 +287,7 @@ GPU_METRICS = (
         "count",
         (*_GPU, "cause"),
         "Pages and rows of memory that are out of use.",
+        of_gpus_by(lambda one: one.figures.retired_pages),
         nvidia="nvmlDeviceGetRetiredPages, nvmlDeviceGetRemappedRows",
         amd="ras/gpu_vram_bad_pages",
     ),
@@ -247,6 +297,7 @@ GPU_METRICS = (
         "0 or 1",
         _GPU,
         "1 when memory waits for a reset to be taken out of use.",
+        of_gpus(lambda one: one.figures.memory_repair_pending),
         nvidia="nvmlDeviceGetRetiredPagesPendingStatus, nvmlDeviceGetRemappedRows",
     ),
     Metric(
@@ -255,6 +306,7 @@ GPU_METRICS = (
         "count",
         (*_GPU, "xid"),
         "Errors that the driver reported, by number, as far as the exporter and the kernel's log go back.",
+        of_gpus_by(lambda one: {str(xid): seen.count for xid, seen in one.xids.items()}),
         nvidia="NVML events, kernel log",
     ),
     Metric(
@@ -263,6 +315,7 @@ GPU_METRICS = (
         "Unix time",
         (*_GPU, "xid"),
         "When the driver last reported that error.",
+        of_gpus_by(lambda one: {str(xid): seen.last_seen for xid, seen in one.xids.items()}),
         nvidia="NVML events, kernel log",
     ),
     Metric(
@@ -271,6 +324,7 @@ GPU_METRICS = (
         "1",
         _GPU,
         "PCIe generation of the link now; an idle card lowers it.",
+        of_gpus(lambda one: one.figures.pcie_generation),
         nvidia="nvmlDeviceGetCurrPcieLinkGeneration",
         amd="current_link_speed",
     ),
@@ -280,6 +334,7 @@ GPU_METRICS = (
         "1",
         _GPU,
         "The highest that card and slot can do.",
+        of_gpus(lambda one: one.figures.pcie_max_generation),
         nvidia="nvmlDeviceGetMaxPcieLinkGeneration",
         amd="max_link_speed",
     ),
@@ -289,6 +344,7 @@ GPU_METRICS = (
         "lanes",
         _GPU,
         "Lanes of the link now.",
+        of_gpus(lambda one: one.figures.pcie_width),
         nvidia="nvmlDeviceGetCurrPcieLinkWidth",
         amd="current_link_width",
     ),
@@ -298,6 +354,7 @@ GPU_METRICS = (
         "lanes",
         _GPU,
         "The most that card and slot can do.",
+        of_gpus(lambda one: one.figures.pcie_max_width),
         nvidia="nvmlDeviceGetMaxPcieLinkWidth",
         amd="max_link_width",
     ),
@@ -307,6 +364,7 @@ GPU_METRICS = (
         "count",
         _GPU,
         "Packets that had to be sent again over PCIe.",
+        of_gpus(lambda one: one.figures.pcie_replays),
         nvidia="nvmlDeviceGetPcieReplayCounter",
         amd="pcie_replay_count",
     ),
@@ -316,6 +374,7 @@ GPU_METRICS = (
         "count",
         _GPU,
         "Processes that use the GPU.",
+        of_gpus(_processes),
         nvidia="nvmlDeviceGetComputeRunningProcesses, …GraphicsRunningProcesses",
         amd="/sys/class/kfd/kfd/proc, /proc/*/fdinfo",
     ),

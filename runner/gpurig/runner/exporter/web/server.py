@@ -9,17 +9,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from typing import Any, Protocol
 
 from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.runner.exporter.exposition.text_format import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from gpurig.runner.exporter.web.web_access import Rules, WebAccess
 
 _INDEX = b"""<!doctype html><title>gpurig</title><h1>gpurig exporter</h1>
 <p><a href="/metrics">metrics</a> <a href="/healthz">health</a></p>
 """
+
+
+class Encode(Protocol):
+    """Gives the metrics of this moment."""
+
+    def __call__(self, *, openmetrics: bool) -> bytes:
+        """In OpenMetrics, or in Prometheus' text format."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -46,8 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
+            openmetrics = wants_openmetrics(self.headers.get("Accept", ""))
+            body = self.server.encode(openmetrics=openmetrics)
+            self._answer(HTTPStatus.OK, OPENMETRICS_TYPE if openmetrics else TEXT_TYPE, body)
         elif path == "/healthz":
             stale = self.server.stale()
             status = HTTPStatus.SERVICE_UNAVAILABLE if stale else HTTPStatus.OK
@@ -77,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MetricsServer(ThreadingHTTPServer):
-    """Serves one registry on one address."""
+    """Serves one exporter's metrics on one address."""
 
     daemon_threads = True
 
@@ -85,7 +91,7 @@ class MetricsServer(ThreadingHTTPServer):
         self,
         host: str,
         port: int,
-        registry: CollectorRegistry,
+        encode: Encode,
         stale: Callable[[], list[str]],
         access: WebAccess | None = None,
     ) -> None:
@@ -94,14 +100,14 @@ class MetricsServer(ThreadingHTTPServer):
         Args:
             host: an IP address, of version 4 or 6.
             port: 0 for any free one.
-            registry: what /metrics shows.
+            encode: gives what /metrics shows.
             stale: names of what has not been read for too long, for /healthz.
             access: TLS and who may ask; plain HTTP for everybody where None.
 
         Raises:
             PrerequisiteError: the port is taken or not allowed. InputError: this machine has no such address.
         """
-        self.registry = registry
+        self.encode = encode
         self.stale = stale
         self.access = access
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,126 @@
+"""What the samplers know, put together to one moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.inventory import Known, KnownGpu
+from gpurig.runner.exporter.exposition.view import Accounts, CollectorView, DriverView, GpuView, View, XidSeen
+from gpurig.runner.exporter.jobs.model import BoxFacts
+from gpurig.runner.exporter.sampler import Sample, Sampler
+
+# Readings older than this are not the present: the series end instead of repeating the last value.
+STALE_AFTER_S = 30.0
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Where the metrics come from.
+
+    Attributes:
+        inventory: the GPUs; None for a box that is served without any.
+        figures: their readings, by source.
+        box: jobs' containers, runner entries, disks.
+        accounts: jobs, projects and energy.
+        xids: errors that drivers reported, by UUID and number.
+        monotonic: the clock of the samplers.
+    """
+
+    inventory: Sampler[Known] | None
+    figures: Sequence[Sampler[Mapping[str, Figures]]]
+    box: Sampler[BoxFacts | None]
+    accounts: Callable[[], Accounts] = Accounts
+    xids: Callable[[], Mapping[str, Mapping[int, XidSeen]]] = dict
+    monotonic: Callable[[], float] = time.monotonic
+
+    @property
+    def samplers(self) -> tuple[Sampler[Any], ...]:
+        """All of them, in the order in which the first reading goes."""
+        return (*([self.inventory] if self.inventory else []), *self.figures, self.box)
+
+    def view(self) -> View:
+        """This moment; a source that fails lacks its own and leaves the rest."""
+        now = self.monotonic()
+        known = self.inventory.value if self.inventory else None
+        accounts = self.accounts()
+        return View(
+            gpus=_gpus(known, self.present_figures(), accounts, self.xids()) if known else (),
+            facts=known.facts if known else None,
+            drivers=_drivers(known) if known else (),
+            accounts=accounts,
+            box=_present(self.box, now),
+            collectors=tuple(_collector(one, one.latest, now) for one in self.samplers),
+        )
+
+    def present_figures(self) -> dict[str, Figures]:
+        """By UUID, from the sources whose last reading is the present."""
+        now = self.monotonic()
+        merged: dict[str, Figures] = {}
+        for sampler in self.figures:
+            present = _present(sampler, now)
+            if present is not None:
+                merged.update(present)
+        return merged
+
+
+def stale(readings: Readings) -> list[str]:
+    """The collectors that hang: no attempt ended for three periods and 30 seconds. One that fails does not hang."""
+    now = readings.monotonic()
+    return [
+        sampler.name
+        for sampler in readings.samplers
+        if (tried := sampler.latest.tried_at) is None or now - tried > 3 * sampler.period_s + STALE_AFTER_S
+    ]
+
+
+T = TypeVar("T")
+
+
+def _present(sampler: Sampler[T], now: float) -> T | None:
+    sample = sampler.latest
+    fresh = sample.value_at is not None and now - sample.value_at < STALE_AFTER_S
+    return sample.value if fresh else None
+
+
+def _gpus(
+    known: Known, figures: Mapping[str, Figures], accounts: Accounts, xids: Mapping[str, Mapping[int, XidSeen]]
+) -> tuple[GpuView, ...]:
+    found = []
+    for one in known.gpus:
+        uuid = one.gpu.uuid
+        now = figures.get(uuid, _UNKNOWN)
+        found.append(
+            GpuView(
+                index=one.index,
+                gpu=one.gpu,
+                figures=now,
+                down=_down_reason(one, now),
+                energy_joules=accounts.energy_joules.get(uuid, now.energy_joules),
+                xids=xids.get(uuid, {}),
+            )
+        )
+    return tuple(found)
+
+
+_UNKNOWN = Figures()
+
+
+def _down_reason(one: KnownGpu, figures: Figures) -> str:
+    return figures.lost or ("" if one.present else "the last detection did not find it")
+
+
+def _drivers(known: Known) -> tuple[DriverView, ...]:
+    found = {(one.backend, one.driver) for one in known.present}
+    return tuple(
+        DriverView(backend, driver, cuda=known.facts.cuda_version if backend == "cuda" else "")
+        for backend, driver in sorted(found)
+    )
+
+
+def _collector(sampler: Sampler[Any], sample: Sample[Any], now: float) -> CollectorView:
+    age = None if sample.value_at is None else now - sample.value_at
+    return CollectorView(sampler.name, sample.ok, sample.duration_s, age, sampler.period_s)
