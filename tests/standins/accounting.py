@@ -28,16 +28,17 @@ def container_id(number: int) -> str:
 class Box:
     """A box on a fake clock: containers that start and end, processes that work."""
 
-    def __init__(self, **settings: Any) -> None:
-        """An accounting with nothing in it; `settings` are its own."""
-        self.passed = 0.0
+    def __init__(self, *, passed: float = 0.0, **settings: Any) -> None:
+        """An accounting with nothing in it, after so many seconds; `settings` are its own."""
+        self.passed = passed
         self.containers: dict[str, JobContainer] = {}
         self.pids: dict[int, str] = {}
         self.facts: BoxFacts | None = None
         self.accounting = Accounting(
-            container_of=self.pids.get,
+            containers_of=lambda pid: (self.pids[pid],) if pid in self.pids else (),
             box=lambda: self.facts,
             monotonic=lambda: BOOT + self.passed,
+            wall=lambda: EPOCH + self.passed,
             **settings,
         )
 

@@ -99,11 +99,18 @@ def try_lock(descriptor: int, path: Path) -> bool:
     return True
 
 
-def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644, sync: bool = True) -> None:
     """Replace `path` by `data`: a reader sees the old content or the new, also after a power cut.
 
     The temporary file lies beside the target, because a rename is atomic on one file system only, and it has
     `mode` before the first byte is written, so that a secret is never readable by others.
+
+    Args:
+        path: the file.
+        data: its content.
+        mode: its permissions.
+        sync: wait for the disk; without, only a power cut can leave it empty, and the disk is spared. For what is
+            written again in seconds.
 
     Raises:
         PrerequisiteError: it cannot be written; the old content is untouched.
@@ -117,10 +124,12 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
             os.fchmod(stream.fileno(), mode)
             stream.write(payload)
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         Path(temporary).replace(path)
         temporary = ""
-        sync_directory(path.parent)
+        if sync:
+            sync_directory(path.parent)
     except OSError as error:
         raise write_problem(path, error) from error
     finally:
@@ -181,13 +190,18 @@ class LineLog:
     Opening it cuts off a last line that a killed writer left unfinished.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
         """Open `path` for appending, making it and its folder where they are missing.
+
+        Args:
+            path: the file.
+            sync: wait for the disk; without, a line survives the end of this process, and not a power cut.
 
         Raises:
             PrerequisiteError: it cannot be written.
         """
         self.path = path
+        self._sync = sync
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_unfinished_line(path)
@@ -196,7 +210,7 @@ class LineLog:
             raise write_problem(path, error) from error
 
     def append(self, line: str) -> None:
-        """Add one line (without its end) durably.
+        """Add one line (without its end).
 
         Raises:
             PrerequisiteError: it cannot be written; an unfinished line is cut off at the next opening.
@@ -205,7 +219,8 @@ class LineLog:
         try:
             while payload:
                 payload = payload[os.write(self._descriptor, payload) :]
-            os.fsync(self._descriptor)
+            if self._sync:
+                os.fsync(self._descriptor)
         except OSError as error:
             raise write_problem(self.path, error) from error
 

@@ -17,6 +17,11 @@ _NOISE = re.compile(
 _SPLIT = re.compile(r"[^a-z0-9]+")
 
 
+def short_name(name: str) -> str:
+    """A product's name as people say it: "NVIDIA GeForce RTX 4090" is "RTX 4090"; the whole where nothing is left."""
+    return " ".join(_NOISE.sub(" ", name).split()) or name
+
+
 def model_slug(name: str) -> str:
     """A product's name as a tag: "NVIDIA GeForce RTX 4090" is `rtx-4090`; "" where the name says nothing."""
     # "Graphics Device" is what a driver calls a card that is newer than itself.

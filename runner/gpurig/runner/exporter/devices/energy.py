@@ -5,13 +5,14 @@ Everything here is pure: a state and a reading give the next state.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from gpurig.runner.exporter.devices.figures import Figures
 
 # No card takes as much; a counter that grew faster was misread.
 _IMPOSSIBLE_WATTS = 10_000.0
+# Thirty years of that.
+_IMPOSSIBLE_JOULES = 1e13
 # The length of a stretch of idling whose mean counts as the idle power.
 _IDLE_STRETCH_S = 60.0
 # What an idle card takes of its power limit, until it was seen idle: an RTX 4090 5 %, an H100 10 %, a T4 14 %.
@@ -41,6 +42,11 @@ class Energy:
     idle_watts: float | None = None
     idle_s: float = 0.0
     idle_joules: float = 0.0
+
+    @property
+    def lasting(self) -> tuple[float, bool, float | None, float | None]:
+        """What outlives the exporter: total, whether it is told, the card's counter, the idle power."""
+        return self.joules, self.told, self.counter_joules, self.idle_watts
 
     def idle_power_watts(self, power_limit_watts: float | None) -> float:
         """What the card takes when nothing runs: measured, else a tenth of its power limit, else 0."""
@@ -78,7 +84,7 @@ def advance(energy: Energy, figures: Figures, now: float, *, longest_gap_s: floa
         now: when, on the monotonic clock.
         longest_gap_s: power is not integrated over a longer time, and no job gets its energy.
     """
-    counter, watts = _sane(figures.energy_joules), _sane(figures.power_watts)
+    counter, watts = _sane(figures.energy_joules, _IMPOSSIBLE_JOULES), _sane(figures.power_watts, _IMPOSSIBLE_WATTS)
     if counter is not None:
         step = _counted(energy, counter, now, longest_gap_s)
         energy = replace(energy, counter_joules=counter, counter_at=now)
@@ -93,8 +99,8 @@ def advance(energy: Energy, figures: Figures, now: float, *, longest_gap_s: floa
     return _idled(replace(energy, joules=total, told=told, watts=watts, watts_at=now), figures, step), step
 
 
-def _sane(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) and value >= 0 else None
+def _sane(value: float | None, most: float) -> float | None:
+    return value if value is not None and 0 <= value <= most else None
 
 
 def _counted(energy: Energy, counter: float, now: float, longest_gap_s: float) -> EnergyStep:

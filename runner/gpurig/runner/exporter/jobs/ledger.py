@@ -143,6 +143,30 @@ class Ledger:
         self._unknown: dict[str, _Unknown] = {}
         self._expired: set[JobKey] = set()
 
+    def resume(self, now: float, wall: float) -> None:
+        """Go on with the jobs of an earlier process: those that ended are shown for the rest of their time.
+
+        Args:
+            now: monotonic time.
+            wall: Unix time.
+        """
+        for job in self.jobs.values():
+            if job.ended_at is not None:
+                job.quiet_at, job.quiet_end = now - max(0.0, wall - job.ended_at), job.ended_at
+
+    def owner_of(self, containers: tuple[str, ...]) -> str | None:
+        """Which of the containers that a process is in counts: the outermost of those that are jobs'.
+
+        What a job starts in a container of its own (Docker in Docker) is the job's. Where none of them was told of, it
+        is the outermost; None where there is none.
+
+        Args:
+            containers: the innermost first.
+        """
+        if not containers:
+            return None
+        return next((one for one in reversed(containers) if one in self._owners), containers[-1])
+
     def told(self, facts: BoxFacts, now: float) -> None:
         """Take what the watcher tells of containers; where it could not ask the engine, that is nothing.
 
