@@ -141,6 +141,11 @@ def test_a_job_that_names_a_control_group_like_another_jobs_container_counts_as_
     assert ContainerFinder(proc.folder).find(7, {A, B}) == A
 
 
+def test_a_container_of_which_nobody_told_yet_is_the_one_that_the_process_is_in(proc: Proc) -> None:
+    proc.start(7, ticks=100, cgroup=f"4:memory:/docker/{A}/docker/{B}\n")
+    assert ContainerFinder(proc.folder).find(7, ()) == B
+
+
 def test_where_the_path_is_hidden_the_mounts_tell_the_container(proc: Proc) -> None:
     line = f"527 519 254:1 /var/lib/docker/containers/{A}/hostname /etc/hostname rw - ext4 /dev/vda1 rw\n"
     proc.start(7, ticks=100, cgroup="0::/\n", mounts=line)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpurig.provisioning.listen import METRICS_LISTEN, split_listen
+from gpurig.runner.commands.metrics_watch import watch
 
 if TYPE_CHECKING:
     from gpurig.runner.exporter.assembly import ExporterOptions
@@ -150,3 +151,6 @@ def textfile(*, output: Path, once: bool, write_period_s: float, **reading: Any)
     from gpurig.runner.exporter.textfile import write_textfile  # noqa: PLC0415 - loads prometheus_client
 
     write_textfile(output, _options(reading), write_period_s=None if once else write_period_s, say=_say)
+
+
+metrics.add_command(watch)

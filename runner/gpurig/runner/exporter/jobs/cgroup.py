@@ -106,9 +106,10 @@ class ContainerFinder:
         """The outermost of its containers that is among `known`: with Docker in Docker that is the job's.
 
         What a job starts in a container of its own is the job's; and one that may make control groups, and calls one
-        like another job's container, still counts as itself.
+        like another job's container, still counts as itself. Where none is known, perhaps not yet, it is the innermost.
         """
-        return next((one for one in reversed(self.containers_of(pid)) if one in known), None)
+        ids = self.containers_of(pid)
+        return next((one for one in reversed(ids) if one in known), ids[0] if ids else None)
 
     def _started(self, pid: int) -> bytes | None:
         """Field 22 of /proc/<pid>/stat, in clock ticks since boot; None where there is no such process."""

@@ -22,7 +22,8 @@ _MOST_ANSWER_BYTES = 16 * 1024 * 1024
 _MOST_EVENT_BYTES = 1024 * 1024
 _TIMEOUT_S = 10.0
 
-_GONE = 404
+# Not there; or, of a log, about to be removed.
+_GONE = {404, 409}
 _STREAM_HEADER = 8
 
 
@@ -31,7 +32,7 @@ class EngineError(SourceError):
 
 
 class GoneError(EngineError):
-    """There is no such container any more."""
+    """There is no such container any more, or it is being removed."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -89,9 +90,9 @@ class EngineApi:
             raise EngineError("the engine describes a container by something else than an object")
         return answer
 
-    def images(self, label: str) -> list[dict[str, Any]]:
-        """The images that have a label."""
-        return _objects(self._json("/images/json", {"filters": json.dumps({"label": [label]})}))
+    def images(self) -> list[dict[str, Any]]:
+        """The images that have a name."""
+        return _objects(self._json("/images/json", {}))
 
     def root_dir(self) -> str:
         """The folder where the engine keeps its images and containers, on the host."""
@@ -166,7 +167,7 @@ class EngineApi:
         if response.status != http.client.OK:
             told = _told(response)
             _close(connection, response)
-            kind = GoneError if response.status == _GONE else EngineError
+            kind = GoneError if response.status in _GONE else EngineError
             raise kind(f"the engine answers {response.status}: {told}")
         return connection, response
 

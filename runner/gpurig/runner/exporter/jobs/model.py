@@ -33,8 +33,9 @@ class JobContainer:
         id: the engine's, 64 hexadecimal digits.
         kind: label `type`: build, predefined, service.
         started_at: Unix time in seconds.
-        ended_at: Unix time; None while it runs.
-        exit_code: None while it runs, or where it is not known.
+        ended_at: Unix time; None while it runs, which it may do again: the build container runs once more for
+            after_script.
+        exit_code: of its first run, which is the job's script; None until that ended, or where it is not known.
         oom: what kind of memory it died of; None where it did not.
         oom_detail: the line that says so, of a program that ran out of the GPU's memory: what a job wrote, hostile.
     """

@@ -1,0 +1,72 @@
+"""The watcher: it follows the engine and the box, and writes what the exporter may know into one file."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from gpurig.common.errors import ApplianceError
+from gpurig.common.files import make_directory
+from gpurig.provisioning.paths import Paths
+from gpurig.runner.exporter.jobs.box_file import HEARTBEAT_S, BoxWriter
+from gpurig.runner.exporter.jobs.box_watch import BoxWatch
+
+# Many containers may end at once; what happens within this time is one writing.
+_SETTLE_S = 0.1
+
+
+def watch(path: Path, *, socket: Path, paths: Paths, engine_dir: Path | None, say: Callable[[str], None]) -> None:
+    """Watch until SIGTERM or SIGINT.
+
+    Args:
+        path: the file.
+        socket: the engine's.
+        paths: where the instance keeps its files.
+        engine_dir: see BoxWatch.
+        say: called with one line when something fails or works again.
+
+    Raises:
+        PrerequisiteError: the file cannot be written at the start; later that is said, and tried again.
+    """
+    writer = BoxWriter(path)
+    watched = BoxWatch(socket, paths, engine_dir=engine_dir, say=say)
+    ended = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ended.set()
+        watched.wake()
+
+    make_directory(path.parent)
+    writer.write(watched.facts())
+    with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, end))
+        watched.start()
+        stack.callback(watched.stop)
+        say(f"watching {socket}, writing {path}")
+        _write_on(writer, watched, ended, say)
+        say("ending")
+
+
+def _write_on(writer: BoxWriter, watched: BoxWatch, ended: threading.Event, say: Callable[[str], None]) -> None:
+    problem = ""
+    while not ended.is_set():
+        watched.wait(HEARTBEAT_S)
+        if ended.wait(_SETTLE_S):
+            return
+        try:
+            writer.write(watched.facts())
+        except ApplianceError as error:
+            if error.message != problem:
+                problem = error.message
+                say(problem)
+            time.sleep(_SETTLE_S)
+        else:
+            if problem:
+                problem = ""
+                say("writes again")
