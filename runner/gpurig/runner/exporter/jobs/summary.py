@@ -150,12 +150,13 @@ def _gpu(use: GpuUse, gpu: Gpu | None) -> dict[str, object]:
 
 def summary_text(job: JobUse, gpus: Mapping[str, Gpu]) -> str:
     """The use in one line for people; what is not known is left out."""
-    words = [
-        *(_cards(job, gpus) or ["not used"]),
+    cards = _cards(job, gpus) or ["not used"]
+    sums = [
         *_known_sum((use.gpu_seconds for use in job.uses), seconds_text),
         *_known_sum((use.energy_joules for use in job.uses), energy_text),
     ]
-    return ". ".join(["GPU: " + ", ".join(words), *(_OOM_WORDS[kind] for kind in sorted(job.oom))])
+    use = ("; " if len(cards) > 1 else ", ").join(["; ".join(cards), *([", ".join(sums)] if sums else [])])
+    return ". ".join([f"GPU: {use}", *(_OOM_WORDS[kind] for kind in sorted(job.oom))])
 
 
 def _cards(job: JobUse, gpus: Mapping[str, Gpu]) -> list[str]:
