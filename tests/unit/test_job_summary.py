@@ -8,78 +8,40 @@ import stat
 
 import pytest
 from gpurig.common.errors import PrerequisiteError
-from gpurig.provisioning.facts import Gpu
-from gpurig.runner.exporter.jobs.model import GpuUse, JobKey, JobUse
-from gpurig.runner.exporter.jobs.summary import KEEP_S, UsageFolder, energy_text, seconds_text, summary_text
+from gpurig.runner.exporter.jobs.model import JobKey, JobUse
+from gpurig.runner.exporter.jobs.summary import KEEP_S, UsageFolder, summary_text
 from standins.accounting import BOOT, EPOCH, GIB, Box, gpu, key
-
-CARD = Gpu("cuda", "gpu-a", "NVIDIA GeForce RTX 4090", "0000:01:00.0", memory_bytes=24564 * 1024**2)
-OTHER = Gpu("rocm", "gpu-b", "AMD Radeon RX 7900 XTX", "0000:03:00.0", memory_bytes=24560 * 1024**2)
-TWIN = Gpu("cuda", "gpu-c", "NVIDIA GeForce RTX 4090", "0000:02:00.0", memory_bytes=24564 * 1024**2)
-GPUS = {one.uuid: one for one in (CARD, OTHER, TWIN)}
-
-
-def used(uuid="gpu-a", peak=5.3, seconds=412.4, joules=38_210.0):
-    return GpuUse(uuid, 0, None if peak is None else int(peak * GIB), seconds, joules)
-
-
-def job(*uses, number=7, ended_at=EPOCH + 500, **more):
-    return JobUse(key(number), uses, started_at=EPOCH, ended_at=ended_at, **more)
+from standins.gpu_use import GPUS, job_use, used
 
 
 @pytest.mark.parametrize(
     ("told", "text"),
     [
-        (job(used()), "GPU: RTX 4090, peak 5.3 of 24.0 GiB, 412 GPU-seconds, 38 kJ"),
+        (job_use(used()), "GPU: RTX 4090, peak 5.3 of 24.0 GiB, 412 GPU-seconds, 38 kJ"),
         (
-            job(used(peak=23.9), oom={"gpu": 1}),
+            job_use(used(peak=23.9), oom={"gpu": 1}),
             "GPU: RTX 4090, peak 23.9 of 24.0 GiB, 412 GPU-seconds, 38 kJ. The job ran out of GPU memory",
         ),
         (
-            job(oom={"host": 1}),
+            job_use(oom={"host": 1}),
             "GPU: not used. The job ran out of main memory, and the kernel ended it",
         ),
         (
-            job(used(), used("gpu-c", peak=20.0)),
+            job_use(used(), used("gpu-c", peak=20.0)),
             "GPU: 2 x RTX 4090, peak 20.0 of 24.0 GiB, 825 GPU-seconds, 76 kJ",
         ),
         (
-            job(used(), used("gpu-b", peak=1.25, seconds=1, joules=10)),
+            job_use(used(), used("gpu-b", peak=1.25, seconds=1, joules=10)),
             "GPU: RTX 4090, peak 5.3 of 24.0 GiB; RX 7900 XTX, peak 1.2 of 24.0 GiB; 413 GPU-seconds, 38 kJ",
         ),
-        (job(used(seconds=None)), "GPU: RTX 4090, peak 5.3 of 24.0 GiB, 38 kJ"),
-        (job(used(peak=None, seconds=2.0, joules=None)), "GPU: RTX 4090, 2.0 GPU-seconds"),
-        (job(used("gone")), "GPU: unknown GPU, peak 5.3 GiB, 412 GPU-seconds, 38 kJ"),
-        (job(), "GPU: not used"),
+        (job_use(used(seconds=None)), "GPU: RTX 4090, peak 5.3 of 24.0 GiB, 38 kJ"),
+        (job_use(used(peak=None, seconds=2.0, joules=None)), "GPU: RTX 4090, 2.0 GPU-seconds"),
+        (job_use(used("gone")), "GPU: unknown GPU, peak 5.3 GiB, 412 GPU-seconds, 38 kJ"),
+        (job_use(), "GPU: not used"),
     ],
 )
 def test_the_line_says_what_is_known_and_why_the_job_died(told, text):
     assert summary_text(told, GPUS) == text
-
-
-@pytest.mark.parametrize(
-    ("joules", "text"),
-    [
-        (0, "0 J"),
-        (949.7, "950 J"),
-        (999.6, "1.0 kJ"),
-        (3_849, "3.8 kJ"),
-        (38_210, "38 kJ"),
-        (999_499, "999 kJ"),
-        (1_234_567, "1.2 MJ"),
-        (5.6e9, "5.6 GJ"),
-        (5.6e12, "5600 GJ"),
-    ],
-)
-def test_energy_is_told_with_two_digits_or_more_and_no_noise(joules, text):
-    assert energy_text(joules) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0"), (3.24, "3.2"), (9.96, "10"), (412.4, "412"), (12400, "12,400")]
-)
-def test_seconds_are_told_with_two_digits_or_more_and_no_noise(seconds, text):
-    assert seconds_text(seconds) == f"{text} GPU-seconds"
 
 
 def read(folder, project=1, number=7):
@@ -87,7 +49,7 @@ def read(folder, project=1, number=7):
 
 
 def test_the_file_holds_the_figures_and_the_line(tmp_path):
-    UsageFolder(tmp_path).write([job(used(), exit_code=1, oom={"gpu": 1})], GPUS, BOOT, EPOCH + 501)
+    UsageFolder(tmp_path).write([job_use(used(), exit_code=1, oom={"gpu": 1})], GPUS, BOOT, EPOCH + 501)
     assert read(tmp_path) == {
         "schema": "gpurig.gpu-use/1",
         "written": "2023-11-14T22:21:41Z",
@@ -147,7 +109,7 @@ def test_a_label_that_is_no_number_names_no_file(tmp_path, name):
 
 def test_files_go_after_a_week_and_nothing_else_does(tmp_path):
     folder = UsageFolder(tmp_path)
-    folder.write([job(used()), job(used(), number=8)], GPUS, BOOT, EPOCH)
+    folder.write([job_use(used()), job_use(used(), key=key(8))], GPUS, BOOT, EPOCH)
     strange = tmp_path / "1" / "notes.txt"
     strange.write_text("mine")
     elsewhere = tmp_path / "letters"
@@ -171,8 +133,8 @@ def test_one_file_that_cannot_be_written_costs_no_other(tmp_path):
     other = JobUse(key(9, project=2), (used(),), started_at=EPOCH)
     folder = UsageFolder(tmp_path)
     with pytest.raises(PrerequisiteError):
-        folder.write([other, job(used())], GPUS, BOOT, EPOCH)
+        folder.write([other, job_use(used())], GPUS, BOOT, EPOCH)
     assert read(tmp_path)["job_id"] == "7"
     (tmp_path / "2").unlink()
-    folder.write([other, job(used())], GPUS, BOOT + 1, EPOCH + 1)
+    folder.write([other, job_use(used())], GPUS, BOOT + 1, EPOCH + 1)
     assert read(tmp_path, project=2, number=9)["job_id"] == "9"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpurig.common.files import write_atomic
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
-from gpurig.evaljobs.results import JobRef, Results
+from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suite import Suite
 from gpurig.evaljobs.summary import RunFacts, summarize
@@ -29,6 +29,7 @@ def run_report(
     limit: int | None = None,
     started: datetime | None = None,
     reused: int = 0,
+    gpu_use: tuple[JobGpuUse, ...] = (),
 ) -> Results:
     """Compute the results of the records in `out` and write results.json and the reports beside them.
 
@@ -42,6 +43,7 @@ def run_report(
         limit: likewise.
         started: when the run began; now where None.
         reused: samples that an earlier run had finished already.
+        gpu_use: what the box's exporter tells of the pipeline's jobs.
 
     Raises:
         InputError: a record is missing or not valid; the gate asks for what was not measured.
@@ -49,7 +51,11 @@ def run_report(
     """
     now = datetime.now(UTC)
     facts = RunFacts(
-        started=_iso(started or now), finished=_iso(now), reused=reused, job=job_from_environment(os.environ)
+        started=_iso(started or now),
+        finished=_iso(now),
+        reused=reused,
+        job=job_from_environment(os.environ),
+        gpu_use=gpu_use,
     )
     results = summarize(suite, suite.select(only=only, limit=limit), read_records(out, suite), facts)
     # All texts are made before the first is written, so that a failure leaves the old report whole.

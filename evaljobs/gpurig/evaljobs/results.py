@@ -6,7 +6,7 @@ The format is documented in docs/formats.md. Readers ignore fields that they do 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -102,6 +102,44 @@ class JobRef(Part):
     commit_sha: str = ""
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class GpuCardUse(Part):
+    """What a job used of one GPU; None where the card or its driver does not tell.
+
+    Attributes:
+        name: the product's.
+        memory_peak_bytes: the most that a reading saw.
+        gpu_seconds: time for which the job kept it busy.
+        energy_joules: the job's share of its energy.
+    """
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    memory_total_bytes: Amount | None = None
+    memory_peak_bytes: Amount | None = None
+    gpu_seconds: Amount | None = None
+    energy_joules: Amount | None = None
+
+
+class JobGpuUse(Part):
+    """What a job of the pipeline used of the box's GPUs, as the box's exporter tells it.
+
+    Attributes:
+        ended: ISO 8601 in UTC; None where it ran when the report was made.
+        oom: which memory it died for want of: gpu, host.
+        text: all of this in one line.
+    """
+
+    job_id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
+    pipeline_id: Annotated[str, Field(pattern=r"^[0-9]{0,20}$")] = ""
+    ended: Annotated[str, Field(max_length=40)] | None = None
+    exit_code: int | None = None
+    gpus: Annotated[tuple[GpuCardUse, ...], Field(max_length=64)] = ()
+    oom: Annotated[tuple[Annotated[str, Field(max_length=20)], ...], Field(max_length=8)] = ()
+    text: Annotated[str, Field(max_length=2000)] = ""
+
+
 class Results(Part):
     """results.json.
 
@@ -109,6 +147,7 @@ class Results(Part):
         started, finished: ISO 8601 in UTC.
         pass_score: the least score 0 … 1 with which a grade passes; None without a grader.
         reused: samples that an earlier run had finished already.
+        gpu_use: of the pipeline's jobs on this box, by job id; empty where no exporter tells of it.
     """
 
     schema_: Literal["gpurig.results/1"] = Field(default=SCHEMA, alias="schema")
@@ -127,6 +166,7 @@ class Results(Part):
     samples: tuple[SampleResult, ...]
     metrics: tuple[Metric, ...]
     gate: Gate
+    gpu_use: tuple[JobGpuUse, ...] = ()
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
-from gpurig.evaljobs.results import JobRef, Metric, Results, SampleGrade, SampleResult
+from gpurig.evaljobs.results import JobGpuUse, JobRef, Metric, Results, SampleGrade, SampleResult
 from gpurig.evaljobs.statistics import wilson_interval
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suite import Sample, Suite
@@ -23,12 +23,14 @@ class RunFacts:
     Attributes:
         started, finished: ISO 8601 in UTC.
         reused: samples that an earlier run had finished already.
+        gpu_use: what the box's exporter tells of the pipeline's jobs.
     """
 
     started: str
     finished: str
     reused: int = 0
     job: JobRef = field(default_factory=JobRef)
+    gpu_use: tuple[JobGpuUse, ...] = ()
 
 
 def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, facts: RunFacts) -> Results:
@@ -72,6 +74,7 @@ def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, fact
         packages=dict(sorted(packages.items())),
         job=facts.job,
         reused=facts.reused,
+        gpu_use=facts.gpu_use,
         samples=done,
         metrics=metrics,
         gate=apply_gate(suite.gate, metrics),

@@ -14,12 +14,13 @@ from gpurig.common.command import say_error
 from gpurig.common.errors import ApplianceError, GateFailedError
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
+from gpurig.evaljobs.gpu_use import GPU_USE_FOLDER, find_gpu_use
 from gpurig.evaljobs.options import stage_options
 from gpurig.evaljobs.report.note import note_markdown
 from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import number, rule_text
 from gpurig.evaljobs.reporting import HTML, run_report
-from gpurig.evaljobs.results import Results
+from gpurig.evaljobs.results import JobGpuUse, Results
 from gpurig.evaljobs.suite import load_suite
 
 
@@ -46,6 +47,22 @@ def note_options(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Write the merge request's note: where there is one and a token, or else fail, or not at all.",
     )(command)
+
+
+def gpu_use_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--gpu-use`; the command gets `gpu_use`, a folder."""
+    return click.option(
+        "--gpu-use",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=GPU_USE_FOLDER,
+        show_default=True,
+        help="Where the box's exporter tells what jobs use of its GPUs; the reports show it where it is there.",
+    )(command)
+
+
+def told_gpu_use(folder: Path) -> tuple[JobGpuUse, ...]:
+    """What the folder tells of this pipeline's jobs; a file that cannot be used is a warning."""
+    return find_gpu_use(folder, os.environ, lambda line: click.echo(f"gpurig-job: warning: {harmless(line)}", err=True))
 
 
 def conclude(results: Results, out: Path, note: NoteOptions) -> None:
@@ -81,6 +98,7 @@ def _write_note(results: Results, note: NoteOptions) -> None:
 
 @click.command(epilog="Example: gpurig-job report examples/ci-jobs --out report")
 @stage_options
+@gpu_use_option
 @note_options
 def report(
     *,
@@ -88,6 +106,7 @@ def report(
     out: Path,
     only: tuple[str, ...],
     limit: int | None,
+    gpu_use: Path,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
@@ -96,5 +115,5 @@ def report(
     Writes results.json, junit.xml, metrics.txt, note.md and report.html into the folder of the records. Exits with 3
     where the gate fails.
     """
-    results = run_report(load_suite(suite), out, only=only, limit=limit)
+    results = run_report(load_suite(suite), out, only=only, limit=limit, gpu_use=told_gpu_use(gpu_use))
     conclude(results, out, NoteOptions(note, note_token_file))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpurig.common.terminal import harmless
-from gpurig.evaljobs.commands.report import NoteOptions, conclude, note_options
+from gpurig.evaljobs.commands.report import NoteOptions, conclude, gpu_use_option, note_options, told_gpu_use
 from gpurig.evaljobs.options import ModelOptions, StageOptions, model_options, stage_options
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) ->
 @click.command("eval", epilog="Example: gpurig-job eval examples/ci-jobs --out report")
 @stage_options
 @model_options
+@gpu_use_option
 @note_options
 def eval_(
     *,
@@ -77,6 +78,7 @@ def eval_(
     only: tuple[str, ...],
     limit: int | None,
     models: ModelOptions,
+    gpu_use: Path,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
@@ -94,7 +96,15 @@ def eval_(
     settings = options.settings()
     with locked(out):
         reused = stages.run_stages(settings)
-        results = run_report(settings.suite, out, only=only, limit=limit, started=started, reused=reused)
+        results = run_report(
+            settings.suite,
+            out,
+            only=only,
+            limit=limit,
+            started=started,
+            reused=reused,
+            gpu_use=told_gpu_use(gpu_use),
+        )
     conclude(results, out, NoteOptions(note, note_token_file))
 
 

@@ -13,10 +13,12 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
+from gpurig.common.amounts import energy_text, gib_text, seconds_text
 from gpurig.common.errors import PrerequisiteError
 from gpurig.common.terminal import harmless
 from gpurig.common.version import __version__
 from gpurig.evaljobs.report import charts
+from gpurig.evaljobs.report.gpu_use import deaths, left_out, run_use, use_rows
 from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title
 from gpurig.evaljobs.results import Metric, Results, SampleResult
 
@@ -84,6 +86,9 @@ def html_report(results: Results) -> str:
         tag_bars=charts.tag_bars(results),
         grades=charts.grade_histogram(results),
         seconds=charts.seconds_histogram(results),
+        uses=use_rows(results),
+        deaths=deaths(results),
+        left_out=left_out(results),
         samples=[_view(index, sample, results) for index, sample in enumerate(results.samples, start=1)],
         tags=sorted({_plain(tag) for sample in results.samples for tag in sample.tags}),
         job_url=results.job.url if re.fullmatch(r"https?://[^\s\"'<>]+", results.job.url) else "",
@@ -109,7 +114,15 @@ def _plain(text: str) -> str:
 
 def _cards(results: Results) -> list[Card]:
     wanted = ("pass_rate", "grade_mean", "generated_rate", "tokens_per_second")
-    return [_card(metric) for name in wanted if (metric := results.metric(name)) is not None]
+    cards = [_card(metric) for name in wanted if (metric := results.metric(name)) is not None]
+    use = run_use(results)
+    if use is not None and use.memory_peak_bytes is not None:
+        of = "" if use.memory_total_bytes is None else f"of {gib_text(use.memory_total_bytes)} GiB"
+        cards.append(Card("GPU memory, peak", f"{gib_text(use.memory_peak_bytes)} GiB", of))
+    if use is not None and use.gpu_seconds is not None:
+        energy = "" if use.energy_joules is None else energy_text(use.energy_joules)
+        cards.append(Card("GPU-seconds", seconds_text(use.gpu_seconds), energy))
+    return cards
 
 
 def _card(metric: Metric) -> Card:

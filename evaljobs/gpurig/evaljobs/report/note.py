@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.report.gpu_use import deaths, left_out, use_rows
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
@@ -30,6 +31,7 @@ _SHOWN_FAILURES = 10
 _LONGEST_ANSWER = 2_000
 _LONGEST_LINE = 240
 _BAR = "│ "
+_URL = re.compile(r"https?://[A-Za-z0-9_.:/~%-]+")
 
 
 def marker(suite: str) -> str:
@@ -51,6 +53,7 @@ def note_markdown(results: Results) -> str:
         "",
         *_gate(results),
         *_metrics(results),
+        *_gpu_use(results),
     ]
     tail = ["", *_footer(results)]
     room = MAX_CHARACTERS - sum(len(line) + 1 for line in (*head, *tail)) - 200
@@ -87,6 +90,31 @@ def _metrics(results: Results) -> list[str]:
     return lines
 
 
+def _gpu_use(results: Results) -> list[str]:
+    rows, died, missing = use_rows(results), deaths(results), left_out(results)
+    lines = []
+    if rows:
+        lines += ["", "| Job | GPU | Peak memory | GPU-seconds | Energy |", "|:--|:--|--:|--:|--:|"]
+        lines += [
+            f"| {_job(row.job_id, results)}{f' ({row.job})' if row.job else ''} | {_cell(row.gpu)} | {row.peak} "
+            f"| {row.seconds} | {row.energy} |"
+            for row in rows
+        ]
+    if missing and rows:
+        lines += ["", f"{missing} earlier jobs are left out."]
+    for line in died:
+        lines += ["", f":warning: {line}"]
+    return lines
+
+
+def _job(job_id: str, results: Results) -> str:
+    """A job's number, with its page where the reporting job's is known."""
+    url = results.job.url
+    if not _URL.fullmatch(url) or not url.endswith(f"/{results.job.id}"):
+        return job_id
+    return f"[{job_id}]({url.removesuffix(results.job.id)}{job_id})"
+
+
 def _failure(sample: SampleResult, pass_score: float | None) -> list[str]:
     lines = [f"- {_code(sample.id)}", "", "  ```text"]
     lines += [f"  {_BAR}{_line(reason)}" for reason in reasons(sample, pass_score)]
@@ -102,7 +130,7 @@ def _failure(sample: SampleResult, pass_score: float | None) -> list[str]:
 def _footer(results: Results) -> list[str]:
     words = [f"{results.reused} of {len(results.samples)} samples reused"] if results.reused else []
     url = results.job.url
-    if re.fullmatch(r"https?://[A-Za-z0-9_.:/~%-]+", url):
+    if _URL.fullmatch(url):
         words.append(f"[job {_digits(results.job.id)}]({url})")
         words.append(f"[report files]({url}/artifacts/browse)")
     if re.fullmatch(r"[0-9a-f]{7,64}", results.job.commit_sha):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from gpurig.common.terminal import harmless, shorten, table
+from gpurig.evaljobs.report.gpu_use import own_text
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
@@ -46,6 +47,9 @@ def terminal_summary(results: Results, folder: str) -> str:
         lines.append("")
     for rule in results.gate.rules:
         lines.append(f"  {'ok    ' if rule.passed else 'FAILED'}  {rule_text(rule)}: {number(rule.value)}")
+    use = own_text(results)
+    if use:
+        lines += textwrap.wrap(harmless(use), _WIDTH, break_on_hyphens=False)
     lines += [verdict(results), f"Report: {shorten(harmless(folder), 2000)}"]
     return "\n".join(lines)
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gpurig.common.amounts import energy_text, gib_text, seconds_text
 from gpurig.common.errors import ApplianceError
 from gpurig.common.files import write_atomic
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.tags import short_name
-from gpurig.provisioning.vram import GIB
 from gpurig.runner.exporter.jobs.model import GpuUse, JobKey, JobUse
 
 SCHEMA = "gpurig.gpu-use/1"
@@ -152,7 +152,7 @@ def summary_text(job: JobUse, gpus: Mapping[str, Gpu]) -> str:
     """The use in one line for people; what is not known is left out."""
     cards = _cards(job, gpus) or ["not used"]
     sums = [
-        *_known_sum((use.gpu_seconds for use in job.uses), seconds_text),
+        *_known_sum((use.gpu_seconds for use in job.uses), lambda seconds: f"{seconds_text(seconds)} GPU-seconds"),
         *_known_sum((use.energy_joules for use in job.uses), energy_text),
     ]
     use = ("; " if len(cards) > 1 else ", ").join(["; ".join(cards), *([", ".join(sums)] if sums else [])])
@@ -174,28 +174,13 @@ def _card(name: str, total: int | None, uses: list[GpuUse]) -> str:
     peak = max((use.memory_peak_bytes for use in uses if use.memory_peak_bytes is not None), default=None)
     if peak is None:
         return f"{count}{name}"
-    of = "" if total is None else f" of {total / GIB:.1f}"
-    return f"{count}{name}, peak {peak / GIB:.1f}{of} GiB"
+    of = "" if total is None else f" of {gib_text(total)}"
+    return f"{count}{name}, peak {gib_text(peak)}{of} GiB"
 
 
 def _known_sum(values: Iterable[float | None], text: Callable[[float], str]) -> list[str]:
     known = [value for value in values if value is not None]
     return [text(sum(known))] if known else []
-
-
-def seconds_text(seconds: float) -> str:
-    """GPU-seconds for people: "3.2 GPU-seconds", "412 GPU-seconds", "12,400 GPU-seconds"."""
-    return f"{seconds:.1f} GPU-seconds" if seconds < 9.95 else f"{seconds:,.0f} GPU-seconds"
-
-
-def energy_text(joules: float) -> str:
-    """Energy for people: "950 J", "3.8 kJ", "38 kJ", "1.2 MJ"."""
-    value, unit = joules, "J"
-    for bigger in ("kJ", "MJ", "GJ"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, bigger
-    return f"{value:.0f} {unit}" if unit == "J" or value >= 9.95 else f"{value:.1f} {unit}"
 
 
 def _iso(moment: float) -> str:
