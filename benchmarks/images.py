@@ -5,9 +5,9 @@ pinned by default lies on a registry, so a base of the same kind is made here by
 with python3 and certificates, without documentation, translations and package lists. `cpu_compressed_mb` is the whole
 image on that base.
 
-With GPU_IMAGES=1 also the images for one CUDA architecture and one gfx target, which compile for a quarter of an hour
-and more on few cores. Build times are those of this run: of an image whose compiled layers the engine had already there
-is none.
+With GPU_IMAGES=1 also the images for one architecture of CUDA 13, one that CUDA 13 dropped, and one gfx target, which
+compile for a quarter of an hour and more on few cores. Build times are those of this run: of an image whose compiled
+layers the engine had already there is none.
 
 The forecasts of `gpurig models fit` are held against llama.cpp's own plan (tests/standins/forecast_matrix.py).
 
@@ -50,7 +50,7 @@ from standins.images import with_change
 ROUNDS = 3
 PACKAGES = ("docker", "llama-cpp-python")
 BASE = "gpurig-bench-base:bookworm"
-CUDA_ARCH, GFX_TARGET = "sm-89", "gfx1100"
+CUDA_ARCH, CUDA_12_ARCH, GFX_TARGET = "sm-89", "sm-61", "gfx1100"
 _CODE = "evaljobs/gpurig/evaljobs/__init__.py"
 _GZIP_LEVEL, _GZIP = 6, 31
 _MB = 1e6
@@ -91,10 +91,13 @@ def main() -> None:
     ]
     if os.environ.get("GPU_IMAGES") == "1":
         figures |= gpu(engine, builders[0], base, backend="cuda", arch=CUDA_ARCH)
+        figures |= gpu(engine, builders[0], base, backend="cuda", arch=CUDA_12_ARCH, name="cuda12")
         figures |= gpu(engine, builders[0], base, backend="rocm", arch=GFX_TARGET)
         rows += [
             [f"cuda image for {CUDA_ARCH}, compressed", f"{figures['cuda_compressed_mb']:.0f} MB", "≤ 1000 MB"],
             ["  cold build", _s(figures, "cuda_build_s"), ""],
+            [f"cuda 12 image for {CUDA_12_ARCH}, compressed", f"{figures['cuda12_compressed_mb']:.0f} MB", "≤ 1000 MB"],
+            ["  cold build", _s(figures, "cuda12_build_s"), ""],
             [f"rocm image for {GFX_TARGET}, compressed", f"{figures['rocm_compressed_mb']:.0f} MB", "≤ 3000 MB"],
             ["  cold build", _s(figures, "rocm_build_s"), ""],
         ]
@@ -136,18 +139,21 @@ def cpu(engine: docker.DockerClient, builders: Sequence[Builder], base: str) -> 
     return {**figures, "rebuild_after_code_change_s": slowest}
 
 
-def gpu(engine: docker.DockerClient, builder: Builder, base: str, *, backend: Backend, arch: str) -> dict[str, Any]:
-    """The image for one architecture of a backend; no GPU is needed."""
+def gpu(
+    engine: docker.DockerClient, builder: Builder, base: str, *, backend: Backend, arch: str, name: str = ""
+) -> dict[str, Any]:
+    """The image for one architecture of a backend, its figures by that name or another; no GPU is needed."""
+    name = name or backend
     spec = choose_job_image(backend, (), Wish(archs=(arch,)))
-    toolkit = os.environ.get(f"GPURIG_BENCH_{backend.upper()}_TOOLKIT_IMAGE", "")
+    toolkit = os.environ.get(f"GPURIG_BENCH_{name.upper()}_TOOLKIT_IMAGE", "")
     # ROCm's libraries are taken over, and load on the distribution they come from.
     stands_on = toolkit if backend == "rocm" else base
     plan = plan_job_image(spec, base_image=stands_on, toolkit_image=toolkit, transport=transport())
     with built(engine, plan, builder) as (tag, cold_s):
         return {
-            f"{backend}_arch": arch,
-            f"{backend}_compressed_mb": compressed_mb(layers(engine, tag)),
-            f"{backend}_build_s": cold_s,
+            f"{name}_arch": arch,
+            f"{name}_compressed_mb": compressed_mb(layers(engine, tag)),
+            f"{name}_build_s": cold_s,
         }
 
 
