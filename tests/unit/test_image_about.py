@@ -69,8 +69,7 @@ def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     reports.mkdir()
     (locks / "llama.lock").write_text(f"llama-cpp-python==0.3.36 \\\n    --hash=sha256:{'a' * 64}\n", encoding="utf-8")
     (reports / "packages.json").write_text(_report(("Some.Package", "1.2", "b")), encoding="utf-8")
-    # Another version than the one that is there, as PyTorch's own index gives it.
-    (reports / "torch.json").write_text(_report(("some-package", "1.3", "c")), encoding="utf-8")
+    (reports / "torch.json").write_text(_report(("torch", "2.13.0", "c")), encoding="utf-8")
     cuda = _report(("nvidia-cublas", "13.1.1.3", "d"), ("nvidia-cuda-nvcc", "13.0.88", "e"))
     (reports / "cuda.json").write_text(cuda, encoding="utf-8")
     base, stage = tmp_path / "base-status", tmp_path / "stage-status"
@@ -154,6 +153,8 @@ def test_the_sbom_names_what_is_in_the_image_and_nothing_else(about: ModuleType,
         "tini": "0.19.0-1",
     }
     assert found["Some_Package"]["hashes"] == [{"alg": "SHA-256", "content": "b" * 64}]
+    # A report of another version tells nothing of the one that is there.
+    assert "hashes" not in found["torch"]
     assert found["llama_cpp_python"]["hashes"] == [{"alg": "SHA-256", "content": "a" * 64}]
     assert found["llama.cpp"]["version"] == COMMIT
     assert found["demo.gguf"]["hashes"][0]["content"] == hashlib.sha256(b"GGUF").hexdigest()

@@ -29,23 +29,26 @@ if [ -z "${TORCH_INDEX_URL:-}" ]; then
 else
     version=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' /lock/torch.lock)
     export PIP_REQUIRE_HASHES=0
-    # With what it needs: it pins the GPU's libraries by ways (a package of extras, ranges) that pip knows to follow.
-    PIP_NO_DEPS=0 install torch --index-url "$TORCH_INDEX_URL" "torch==$version"
-    # The rest of that is locked, and comes below.
-    /opt/build/bin/python - "$target" "$gpu" <<'PYTHON'
+    install torch --index-url "$TORCH_INDEX_URL" "torch==$version"
+    # What PyTorch pins and no lock has: the GPU's libraries, and its compiler. They come with what they need: cuda-toolkit
+    # is empty, and pins the libraries by its extras.
+    pinned=$(/opt/build/bin/python - "$target" "$gpu" <<'PYTHON'
 import re
-import shutil
 import sys
 from importlib import metadata
-from pathlib import Path
+from packaging.requirements import Requirement
 
-places = {True: set(), False: set()}
-for one in metadata.distributions(path=[sys.argv[1]]):
-    of_gpu = re.fullmatch(sys.argv[2], one.name.replace("_", "-")) is not None
-    places[of_gpu] |= {file.parts[0] for file in one.files or ()}
-for place in (Path(sys.argv[1], name) for name in places[False] - places[True] - {".."}):
-    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+[torch] = metadata.distributions(name="torch", path=[sys.argv[1]])
+for one in map(Requirement, torch.requires or ()):
+    if re.fullmatch(sys.argv[2], one.name) and (one.marker is None or one.marker.evaluate({"extra": ""})):
+        one.marker = None
+        print(str(one).replace(" ", ""))
 PYTHON
+)
+    set -f
+    # shellcheck disable=SC2086
+    if [ -n "$pinned" ]; then PIP_NO_DEPS=0 install torch-libraries --index-url "$TORCH_INDEX_URL" $pinned; fi
+    set +f
     unset PIP_REQUIRE_HASHES
 fi
 install finetune -r /lock/finetune-rest.lock
