@@ -324,7 +324,7 @@ def test_the_drivers_of_the_cards_that_are_there_are_told(box):
 
 
 def test_health_names_the_collectors_that_hang_and_not_those_that_fail(box):
-    assert stale(box.readings) == ["detect", "nvidia", "box"]
+    assert stale(box.readings) == ["detect", "box", "nvidia"]
     box.figures = SourceError("down")
     box.sample()
     assert stale(box.readings) == []
@@ -345,3 +345,13 @@ def test_the_log_counts_equal_gpus(box, gpus, text):
     box.facts = HostFacts(gpus=gpus)
     box.sample()
     assert describe(box.readings) == text
+
+
+def test_what_the_watcher_cannot_read_is_a_collector_of_its_own(box):
+    box.facts_of_box = BoxFacts(written_at=0.0, sources=("engine", "state"), problems={"engine": "no socket"})
+    box.sample()
+    scrape = box.scrape()
+    assert scrape["gpurig_collector_success"][("collector", "engine"),] == 0
+    assert scrape["gpurig_collector_success"][("collector", "state"),] == 1
+    assert (("collector", "engine"),) not in scrape["gpurig_collector_duration_seconds"]
+    assert (("collector", "engine"),) not in scrape["gpurig_collector_age_seconds"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pynvml
@@ -12,8 +11,6 @@ from gpurig.runner.exporter.devices.amd import AmdSource
 from gpurig.runner.exporter.devices.figures import Figures, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory
 from gpurig.runner.exporter.devices.nvidia import NvidiaSource
-from gpurig.runner.exporter.jobs.model import RunnerEntry
-from gpurig.runner.exporter.runner_facts import read_runner_facts
 
 
 def _gpu(backend="rocm", uuid="u", pci="0000:03:00.0", *, unified=False) -> Gpu:
@@ -192,37 +189,3 @@ def test_a_numbers_owner_never_changes_when_cards_come_and_go():
         {"a": (0, False), "b": (1, True), "c": (2, True)},
         {"a": (0, True), "b": (1, True), "c": (2, True)},
     ]
-
-
-def test_no_state_file_is_no_runner_facts(tmp_path):
-    assert read_runner_facts(tmp_path, "gpurig") is None
-
-
-def test_a_damaged_state_file_fails_the_collector_without_showing_its_content(tmp_path):
-    path = tmp_path / "etc/gpurig/state.json"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"version": 1, "registrations": [{"token": "glrt-secret"}]}', encoding="utf-8")
-    with pytest.raises(SourceError) as caught:
-        read_runner_facts(tmp_path, "gpurig")
-    assert "damaged" in str(caught.value)
-    assert "glrt-secret" not in str(caught.value)
-
-
-def test_the_state_files_runners_are_told_without_their_tokens(tmp_path):
-    path = tmp_path / "etc/gpurig/state.json"
-    path.parent.mkdir(parents=True)
-    entry = {
-        "key": "cpu",
-        "spec": "x",
-        "url": "https://gitlab.example",
-        "id": 7,
-        "token": "glrt-secret",
-        "description": "box",
-        "tags": ["gpurig", "cpu"],
-        "obtained_at": "2026-01-01T00:00:00Z",
-        "expires_at": "2027-01-01T00:00:00Z",
-    }
-    path.write_text(json.dumps({"version": 1, "registrations": [entry]}), encoding="utf-8")
-    facts = read_runner_facts(tmp_path, "gpurig")
-    assert facts.runners == (RunnerEntry(7, "box", ("gpurig", "cpu"), expires_at=1798761600.0),)
-    assert "glrt" not in repr(facts)

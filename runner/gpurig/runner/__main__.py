@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "images": LazyCommand(f"{_HERE}.images:images", "Build, show, push and try the images that jobs run in."),
     "models": LazyCommand(f"{_HERE}.models:models", "Show, pull and measure models in GGUF format."),
-    "metrics": LazyCommand(f"{_HERE}.metrics:metrics", "Serve GPU metrics to Prometheus."),
+    "metrics": LazyCommand(f"{_HERE}.metrics:metrics", "Give GPU and job metrics to Prometheus."),
     "demo": LazyCommand(f"{_HERE}.demo:demo", "Run a real eval on the bundled models, with a report."),
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpurig.provisioning.listen import METRICS_LISTEN, split_listen
-from gpurig.runner.commands.metrics_watch import watch
+from gpurig.runner.commands.metrics_watch import usual_socket, watch
 
 if TYPE_CHECKING:
     from gpurig.runner.exporter.assembly import ExporterOptions
@@ -72,6 +72,31 @@ _READING = (
         help="Where `up --root` put gpurig's files.",
     ),
     click.option("--name", default="gpurig", show_default=True, help="The instance, as `up --name` named it."),
+    click.option(
+        "--engine",
+        "socket",
+        metavar="unix:///PATH",
+        callback=usual_socket,
+        help="The engine whose CI jobs are accounted for; off for none. [the usual one, where there is one]",
+    ),
+    click.option(
+        "--box-facts",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Ask the file of `metrics watch` instead of the engine and the box's files.",
+    ),
+    click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Where counters outlive the exporter. [they begin at 0]",
+    ),
+    click.option(
+        "--usage-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Write there what each job used, for its report.",
+    ),
 )
 
 

@@ -8,17 +8,22 @@ import click
 
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 
-SOCKET_PREFIX = "unix://"
+_PREFIX = "unix://"
 
 
-def socket_of(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
-    """The path of the socket that an address names."""
-    if value is None:
-        return None
-    path = value.removeprefix(SOCKET_PREFIX)
+def _socket(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
+    path = value.removeprefix(_PREFIX)
     if not path.startswith("/"):
         raise click.BadParameter(f"{value} is no socket of this machine: name one like {DEFAULT_ADDRESS}.")
     return Path(path)
+
+
+def usual_socket(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """The socket that an option names; the usual one where it is not given and there is one, None for "off"."""
+    if value == "off":
+        return None
+    found = _socket(context, parameter, value or DEFAULT_ADDRESS)
+    return found if value or found.exists() else None
 
 
 @click.command(epilog="Example: gpurig metrics watch --output /var/lib/gpurig/metrics/box/facts.json")
@@ -36,7 +41,7 @@ def socket_of(_context: click.Context, _parameter: click.Parameter, value: str |
     metavar="unix:///PATH",
     default=DEFAULT_ADDRESS,
     show_default=True,
-    callback=socket_of,
+    callback=_socket,
     help="The engine's socket.",
 )
 @click.option(

@@ -8,22 +8,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from gpurig.common.errors import ApplianceError
 from gpurig.provisioning.detect import detect
+from gpurig.provisioning.facts import Gpu
+from gpurig.provisioning.paths import Paths
 from gpurig.runner.exporter.devices.amd import AmdSource
 from gpurig.runner.exporter.devices.demo import DEMO_FACTS, DemoSource
-from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.figures import Figures, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory, Known
 from gpurig.runner.exporter.devices.nvidia import NvidiaSource
+from gpurig.runner.exporter.exposition.view import Accounts
+from gpurig.runner.exporter.jobs.accounting import Accounting, Snapshot
+from gpurig.runner.exporter.jobs.box_file import BoxReader
+from gpurig.runner.exporter.jobs.box_watch import BoxWatch
+from gpurig.runner.exporter.jobs.cgroup import ContainerFinder
 from gpurig.runner.exporter.jobs.demo import demo_accounts, demo_box, demo_xids
+from gpurig.runner.exporter.jobs.ledger import Limits
 from gpurig.runner.exporter.jobs.model import BoxFacts
+from gpurig.runner.exporter.jobs.state_file import StateFile
+from gpurig.runner.exporter.jobs.summary import UsageFolder
 from gpurig.runner.exporter.pace import Pace, WorkWatch
 from gpurig.runner.exporter.readings import Readings
-from gpurig.runner.exporter.runner_facts import read_runner_facts
 from gpurig.runner.exporter.sampler import Sampler
 
 ExporterBackend = Literal["auto", "cpu", "demo"]
@@ -44,6 +53,10 @@ class ExporterOptions:
         dcgm_names: show the GPUs' readings under dcgm-exporter's names too.
         root: below which gpurig keeps its files.
         name: the gpurig instance.
+        socket: the engine's, whose jobs are followed; None to follow none.
+        box_facts: the file that a watcher of its own writes; it is asked instead of the engine and the box's files.
+        state_dir: where counters outlive the exporter; None to begin at 0 every time.
+        usage_dir: where jobs find what they used; None for nowhere.
     """
 
     backend: ExporterBackend = "auto"
@@ -53,6 +66,10 @@ class ExporterOptions:
     dcgm_names: bool = False
     root: Path = Path("/")
     name: str = "gpurig"
+    socket: Path | None = None
+    box_facts: Path | None = None
+    state_dir: Path | None = None
+    usage_dir: Path | None = None
 
 
 def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Readings:
@@ -65,17 +82,74 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
     pace = Pace(options.period_s, options.idle_period_s, monotonic=time.monotonic)
     if options.backend == "demo":
         return _demo(options, pace, say)
-    facts = partial(read_runner_facts, options.root, options.name)
+    watched = None if options.box_facts else BoxWatch(options.socket, Paths(options.root, options.name), say=say)
+    facts = watched.facts if watched else BoxReader(options.box_facts or Path()).read
     box = Sampler("box", _noting_jobs(facts, pace), period_s=options.period_s, say=say)
-    if options.backend == "cpu":
-        return Readings(inventory=None, figures=(), box=box)
+    inventory = None
+    if options.backend == "auto":
+        inventory = Sampler("detect", Inventory(detect).read, period_s=_DETECT_PERIOD_S, say=say)
+    accounting = _accounting(options, box, inventory, say)
     nvidia, amd = NvidiaSource(), AmdSource()
-    inventory = Sampler("detect", Inventory(detect).read, period_s=_DETECT_PERIOD_S, say=say)
     reads: dict[str, Callable[[Known], Mapping[str, Figures]]] = {
         "nvidia": lambda known: nvidia.read(known.require("cuda")),
         "amd": lambda known: amd.read(known.require("rocm")),
     }
-    return Readings(inventory=inventory, figures=_figures(inventory, reads, pace, say), box=box)
+    observed = {name: _observed(read, accounting) for name, read in reads.items()}
+    return Readings(
+        inventory=inventory,
+        figures=_figures(inventory, observed, pace, say) if inventory else (),
+        box=box,
+        jobs=Sampler("jobs", _publishing(accounting), period_s=options.period_s, say=say),
+        accounts=lambda: _accounts(accounting.snapshot),
+        background=(watched,) if watched else (),
+        close=accounting.close,
+    )
+
+
+def _accounting(
+    options: ExporterOptions,
+    box: Sampler[BoxFacts | None],
+    inventory: Sampler[Known] | None,
+    say: Callable[[str], None],
+) -> Accounting:
+    def gpus() -> dict[str, Gpu]:
+        known = inventory.value if inventory else None
+        return {one.gpu.uuid: one.gpu for one in known.gpus} if known else {}
+
+    return Accounting(
+        containers_of=ContainerFinder().containers_of,
+        box=lambda: box.value,
+        gpus=gpus,
+        limits=Limits(keep_finished_s=options.keep_finished_s),
+        state=StateFile(options.state_dir) if options.state_dir else None,
+        usage=UsageFolder(options.usage_dir) if options.usage_dir else None,
+        say=say,
+    )
+
+
+def _observed(
+    read: Callable[[Known], Mapping[str, Figures]], accounting: Accounting
+) -> Callable[[Known], Mapping[str, Figures]]:
+    def observed(known: Known) -> Mapping[str, Figures]:
+        figures = read(known)
+        accounting.observe(figures)
+        return figures
+
+    return observed
+
+
+def _publishing(accounting: Accounting) -> Callable[[], None]:
+    def publish() -> None:
+        try:
+            accounting.publish()
+        except ApplianceError as error:
+            raise SourceError(error.message) from error
+
+    return publish
+
+
+def _accounts(snapshot: Snapshot) -> Accounts:
+    return Accounts(jobs=snapshot.jobs, projects=snapshot.projects, energy_joules=snapshot.energy_joules)
 
 
 def _demo(options: ExporterOptions, pace: Pace, say: Callable[[str], None]) -> Readings:
@@ -134,6 +208,10 @@ def _noting_jobs(read: Callable[[], BoxFacts | None], pace: Pace) -> Callable[[]
 def running(readings: Readings) -> Iterator[None]:
     """Read in the background; everything was read once, in order, before the body begins."""
     with ExitStack() as stack:
+        stack.callback(readings.close)
+        for one in readings.background:
+            one.start()
+            stack.callback(one.stop)
         for sampler in readings.samplers:
             sampler.sample()
         for sampler in readings.samplers:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gpurig.runner.exporter.devices.figures import Figures
 from gpurig.runner.exporter.devices.inventory import Known, KnownGpu
@@ -17,6 +17,16 @@ from gpurig.runner.exporter.sampler import Sample, Sampler
 STALE_AFTER_S = 30.0
 
 
+class Background(Protocol):
+    """What runs in threads of its own."""
+
+    def start(self) -> None:
+        """Begin; what can be known at once is known when it returns."""
+
+    def stop(self) -> None:
+        """End."""
+
+
 @dataclass(frozen=True)
 class Readings:
     """Where the metrics come from.
@@ -25,35 +35,46 @@ class Readings:
         inventory: the GPUs; None for a box that is served without any.
         figures: their readings, by source.
         box: jobs' containers, runner entries, disks.
+        jobs: brings job accounting up to date; None where there is none.
         accounts: jobs, projects and energy.
         xids: errors that drivers reported, by UUID and number.
+        background: what follows the box in threads of its own.
+        close: keeps what must outlive the exporter; called last.
         monotonic: the clock of the samplers.
     """
 
     inventory: Sampler[Known] | None
     figures: Sequence[Sampler[Mapping[str, Figures]]]
     box: Sampler[BoxFacts | None]
+    jobs: Sampler[None] | None = None
     accounts: Callable[[], Accounts] = Accounts
     xids: Callable[[], Mapping[str, Mapping[int, XidSeen]]] = dict
+    background: Sequence[Background] = ()
+    close: Callable[[], None] = lambda: None
     monotonic: Callable[[], float] = time.monotonic
 
     @property
     def samplers(self) -> tuple[Sampler[Any], ...]:
         """All of them, in the order in which the first reading goes."""
-        return (*([self.inventory] if self.inventory else []), *self.figures, self.box)
+        first = [self.inventory] if self.inventory else []
+        return (*first, self.box, *self.figures, *([self.jobs] if self.jobs else []))
 
     def view(self) -> View:
         """This moment; a source that fails lacks its own and leaves the rest."""
         now = self.monotonic()
         known = self.inventory.value if self.inventory else None
         accounts = self.accounts()
+        box = _present(self.box, now)
         return View(
             gpus=_gpus(known, self.present_figures(), accounts, self.xids()) if known else (),
             facts=known.facts if known else None,
             drivers=_drivers(known) if known else (),
             accounts=accounts,
-            box=_present(self.box, now),
-            collectors=tuple(_collector(one, one.latest, now) for one in self.samplers),
+            box=box,
+            collectors=(
+                *(_collector(one, one.latest, now) for one in self.samplers),
+                *_watched(box),
+            ),
         )
 
     def present_figures(self) -> dict[str, Figures]:
@@ -119,6 +140,12 @@ def _drivers(known: Known) -> tuple[DriverView, ...]:
         DriverView(backend, driver, cuda=known.facts.cuda_version if backend == "cuda" else "")
         for backend, driver in sorted(found)
     )
+
+
+def _watched(box: BoxFacts | None) -> Iterator[CollectorView]:
+    """What the watcher reads, each for itself."""
+    if box is not None:
+        yield from (CollectorView(name, ok=name not in box.problems) for name in box.sources)
 
 
 def _collector(sampler: Sampler[Any], sample: Sample[Any], now: float) -> CollectorView:

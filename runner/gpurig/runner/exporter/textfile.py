@@ -52,9 +52,8 @@ def write_textfile(
         write_atomic(output, encoder.encode(openmetrics=False), mode=_MODE)
 
     if write_period_s is None:
-        for sampler in readings.samplers:
-            sampler.sample()
-        write()
+        with running(readings):
+            write()
         return
     with ExitStack() as stack:
         ended = stack.enter_context(told_to_end())

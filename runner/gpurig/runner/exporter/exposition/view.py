@@ -56,13 +56,21 @@ class DriverView:
 
 @dataclass(frozen=True)
 class CollectorView:
-    """How a source's last reading went; `age_s` is None before the first that succeeded."""
+    """How a source's last reading went.
+
+    Attributes:
+        name: its name.
+        ok: it succeeded.
+        duration_s: seconds it took; None for what the watcher reads.
+        age_s: seconds since the last that succeeded; None before the first.
+        period_s: seconds between two; None for what the watcher reads.
+    """
 
     name: str
     ok: bool
-    duration_s: float
-    age_s: float | None
-    period_s: float
+    duration_s: float | None = None
+    age_s: float | None = None
+    period_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def _facts(document: Mapping[str, Any]) -> BoxFacts:
             Disk(_matching(_WORD, one["purpose"]), _count(one["free_bytes"]), _count(one["total_bytes"]))
             for one in _list(document["disks"])
         ),
+        sources=tuple(_matching(_WORD, name) for name in _list(document["sources"])),
         problems={_matching(_WORD, name): _text(text) for name, text in _dict(document["problems"]).items()},
     )
 

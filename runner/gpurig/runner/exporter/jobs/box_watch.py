@@ -19,6 +19,8 @@ from gpurig.runner.exporter.jobs.watch import JobWatch
 
 # Free space in whole MB: a change of some bytes is no news.
 _MEGABYTE = 10**6
+# How long a start waits for what there is to know.
+_FIRST_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BoxWatch:
 
     def __init__(
         self,
-        socket: Path,
+        socket: Path | None,
         paths: Paths,
         *,
         engine_dir: Path | None = None,
@@ -51,53 +53,87 @@ class BoxWatch:
         """Prepare; nothing is read yet.
 
         Args:
-            socket: the engine's.
+            socket: the engine's; None to watch the box alone.
             paths: where the instance keeps its files.
             engine_dir: a folder on the file system where the engine keeps images and containers; what the engine says
                 where None.
             say: called with one line when something fails or works again.
             now: Unix time.
         """
-        self._api = EngineApi(socket)
         self._paths = paths
         self._engine_dir = engine_dir
         self._say = say
         self._now = now
         self._changed = threading.Event()
-        self._jobs = JobWatch(EngineApi(socket), on_change=self._changed.set, say=say, now=now)
         self._known = BoxFacts(written_at=0.0)
         self._disks: dict[str, Disk] = {}
         self._problems: dict[str, str] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._read_once = threading.Event()
         self._thread = threading.Thread(target=self._read_on, name="box-watch", daemon=True)
-        self._parts = (
-            _Part("state", 10.0, self._runners),
-            _Part("jobs", 60.0, self._check),
-            _Part("models-disk", 30.0, lambda: self._space("models", self._models_dir)),
-            _Part("engine-disk", 30.0, lambda: self._space("engine", self._engines_dir)),
-            _Part("images", 60.0, self._images),
+        self._jobs: JobWatch | None = None
+        self._parts = [
+            _Part("state", 10.0, lambda: {"runners": read_runners(paths)}),
+            _Part("models-disk", 30.0, lambda: self._space("models", _nearest(paths.models))),
             # A walk over a folder is dearer than the rest, and models come and go seldom.
             _Part("models", 300.0, lambda: {"model_bytes": folder_bytes(paths.models)}),
-        )
+        ]
+        if socket is not None:
+            self._follow(socket)
+
+    def _follow(self, socket: Path) -> None:
+        api = EngineApi(socket)
+        jobs = JobWatch(EngineApi(socket), on_change=self.wake, say=self._say, now=self._now)
+
+        def check() -> dict[str, Any]:
+            jobs.check()
+            return {}
+
+        def images() -> dict[str, Any]:
+            api.greet()
+            runners = {str(one.get("ImageID", "")) for one in api.containers(f"{LABEL_ROLE}=runner")}
+            return {"image_bytes": image_bytes(api.images(), runners)}
+
+        def space() -> dict[str, Any]:
+            if self._engine_dir is not None:
+                return self._space("engine", self._engine_dir)
+            api.greet()
+            return self._space("engine", Path(api.root_dir() or "/"))
+
+        self._jobs = jobs
+        self._parts += [
+            _Part("engine", 60.0, check),
+            _Part("images", 60.0, images),
+            _Part("engine-disk", 30.0, space),
+        ]
 
     def facts(self) -> BoxFacts:
         """What is known now."""
         with self._lock:
             known = replace(self._known, disks=tuple(self._disks.values()))
-            problems = {**self._problems, **self._jobs.problems}
-        return replace(known, written_at=self._now(), containers=self._jobs.containers(), problems=problems)
+            problems = dict(self._problems)
+        sources = [part.name for part in self._parts]
+        if self._jobs is not None:
+            problems |= self._jobs.problems
+            sources.append("logs")
+            known = replace(known, containers=self._jobs.containers())
+        return replace(known, written_at=self._now(), sources=tuple(sorted(sources)), problems=problems)
 
     def start(self) -> None:
-        """Watch in the background until `stop`."""
-        self._jobs.start()
+        """Watch in the background until `stop`; what is known within some seconds is known when it returns."""
         self._thread.start()
+        if self._jobs is not None:
+            self._jobs.start()
+            self._jobs.wait_first(_FIRST_S)
+        self._read_once.wait(_FIRST_S)
 
     def stop(self) -> None:
         """End the threads; a reading that hangs is left to the end of the process."""
         self._stop.set()
         self.wake()
-        self._jobs.stop()
+        if self._jobs is not None:
+            self._jobs.stop()
         self._thread.join(2.0)
 
     def wake(self) -> None:
@@ -117,6 +153,7 @@ class BoxWatch:
                 if at <= now and not self._stop.is_set():
                     self._read(part)
                     due[part] = time.monotonic() + part.period_s
+            self._read_once.set()
             self._stop.wait(max(0.1, min(due.values()) - time.monotonic()))
 
     def _read(self, part: _Part) -> None:
@@ -137,32 +174,15 @@ class BoxWatch:
             self._say(f"{part.name}: {problem or 'works again'}")
         self._changed.set()
 
-    def _runners(self) -> dict[str, Any]:
-        return {"runners": read_runners(self._paths)}
-
-    def _check(self) -> dict[str, Any]:
-        self._jobs.check()
-        return {}
-
-    def _images(self) -> dict[str, Any]:
-        self._api.greet()
-        runners = {str(one.get("ImageID", "")) for one in self._api.containers(f"{LABEL_ROLE}=runner")}
-        return {"image_bytes": image_bytes(self._api.images(), runners)}
-
-    def _space(self, purpose: str, folder: Callable[[], Path]) -> dict[str, Any]:
+    def _space(self, purpose: str, folder: Path) -> dict[str, Any]:
         with self._lock:
             self._disks.pop(purpose, None)
-        found = disk(purpose, folder())
+        found = disk(purpose, folder)
         with self._lock:
             self._disks[purpose] = replace(found, free_bytes=found.free_bytes // _MEGABYTE * _MEGABYTE)
         return {}
 
-    def _models_dir(self) -> Path:
-        """The folder of models, or the nearest above it that is there."""
-        return next((one for one in (self._paths.models, *self._paths.models.parents) if one.is_dir()), Path("/"))
 
-    def _engines_dir(self) -> Path:
-        if self._engine_dir is not None:
-            return self._engine_dir
-        self._api.greet()
-        return Path(self._api.root_dir() or "/")
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 # A container's whole id. Only these prefixes mean a container: `libpod-conmon-<id>` is its monitor, outside of it.
@@ -101,15 +101,6 @@ class ContainerFinder:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return ids
-
-    def find(self, pid: int, known: Container[str]) -> str | None:
-        """The outermost of its containers that is among `known`: with Docker in Docker that is the job's.
-
-        What a job starts in a container of its own is the job's; and one that may make control groups, and calls one
-        like another job's container, still counts as itself. Where none is known, perhaps not yet, it is the innermost.
-        """
-        ids = self.containers_of(pid)
-        return next((one for one in reversed(ids) if one in known), ids[0] if ids else None)
 
     def _started(self, pid: int) -> bytes | None:
         """Field 22 of /proc/<pid>/stat, in clock ticks since boot; None where there is no such process."""

@@ -89,7 +89,8 @@ class BoxFacts:
         image_bytes: size of gpurig's images on the engine, by kind: job, exporter, runner.
         model_bytes: size of the box's models folder; None where it is not known.
         disks: free space.
-        problems: what could not be read, by source: engine, state, images, models.
+        sources: what is looked at: engine, logs, state, images, models, models-disk, engine-disk.
+        problems: what could not be read, and why, by source.
     """
 
     written_at: float
@@ -98,6 +99,7 @@ class BoxFacts:
     image_bytes: Mapping[str, int] = field(default_factory=dict)
     model_bytes: int | None = None
     disks: tuple[Disk, ...] = ()
+    sources: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -60,6 +60,11 @@ class JobWatch:
         self._thread: threading.Thread | None = None
         self._problem = "the engine was not asked yet"
         self._log_problem = ""
+        self._looked = threading.Event()
+
+    def wait_first(self, timeout_s: float) -> None:
+        """Return when the engine was asked for the first time, or after that many seconds."""
+        self._looked.wait(timeout_s)
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -114,6 +119,7 @@ class JobWatch:
             self._problem = str(error)
             self._say(f"the engine cannot be followed: {error}")
             self._on_change()
+        self._looked.set()
 
     def _follow(self) -> None:
         version = self._api.greet()
@@ -127,6 +133,7 @@ class JobWatch:
             if self._problem:
                 self._problem = ""
                 self._say(f"the engine is followed (API {version})")
+            self._looked.set()
             self._on_change()
             for event in stream:
                 if self._stop.is_set():
