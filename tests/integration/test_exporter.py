@@ -305,7 +305,7 @@ def test_a_driver_that_is_reloaded_is_found_again_without_a_restart(fake_nvml: F
 
 
 def test_a_slow_driver_does_not_slow_a_scrape(fake_nvml: FakeNvml):
-    fake_nvml.set({**HOST, "gpu": [{**CARD, "delay_us": "nvmlDeviceGetMemoryInfo 300000"}]})
+    fake_nvml.set({**HOST, "gpu": [{**CARD, "delay_us": "nvmlDeviceGetMemoryInfo_v2 300000"}]})
     with _exporter(env=fake_nvml.environment()) as exporter:
         series = exporter.until(lambda now: now["gpurig_collector_duration_seconds"]["nvidia"] >= 0.3)
         assert series["gpurig_gpu_memory_used_bytes"] == {GPU_A: 5 * 1024**3}

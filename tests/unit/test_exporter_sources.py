@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pynvml
 import pytest
 from gpurig.provisioning.facts import Gpu, HostFacts, Problem
 from gpurig.runner.exporter.devices.amd import AmdSource
 from gpurig.runner.exporter.devices.figures import Figures, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory
-from gpurig.runner.exporter.devices.nvidia import NvidiaSource
 
 
 def _gpu(backend="rocm", uuid="u", pci="0000:03:00.0", *, unified=False) -> Gpu:
@@ -73,102 +71,6 @@ def test_an_amd_card_whose_device_is_gone_is_lost(tmp_path):
 
 def test_a_source_reads_only_its_own_vendors_cards(sysfs):
     assert AmdSource(sysfs(gpu_busy_percent=1)).read([_gpu(backend="cuda")]) == {}
-    assert NvidiaSource().read([_gpu()]) == {}
-
-
-class Nvml:
-    """Replaces NVML's functions in the binding; a value that is an error is raised."""
-
-    def __init__(self, monkeypatch):
-        memory = type("Memory", (), {"used": 3 * 1024**3})()
-        rates = type("Rates", (), {"gpu": 50})()
-        self.starts = 0
-        self.answers = {
-            "nvmlInit": None,
-            "nvmlShutdown": None,
-            "nvmlDeviceGetHandleByUUID": "handle",
-            "nvmlDeviceGetMemoryInfo": memory,
-            "nvmlDeviceGetUtilizationRates": rates,
-            "nvmlDeviceGetTemperature": 66,
-            "nvmlDeviceGetPowerUsage": 201500,
-            "nvmlDeviceGetEnforcedPowerLimit": 450000,
-        }
-        for name in self.answers:
-            monkeypatch.setattr(pynvml, name, lambda *_arguments, name=name: self._answer(name))
-
-    def _answer(self, name):
-        self.starts += name == "nvmlInit"
-        answer = self.answers[name]
-        if isinstance(answer, pynvml.NVMLError):
-            raise answer
-        return answer
-
-    def fail(self, name, code):
-        self.answers[name] = pynvml.NVMLError(code)
-
-
-@pytest.fixture
-def nvml(monkeypatch):
-    return Nvml(monkeypatch)
-
-
-CARD = _gpu(backend="cuda")
-ALL = Figures(
-    memory_used_bytes=3 * 1024**3,
-    utilization_ratio=0.5,
-    temperature_celsius=66.0,
-    power_watts=201.5,
-    power_limit_watts=450.0,
-)
-
-
-def test_nvidia_units_become_base_units(nvml):
-    assert NvidiaSource().read([CARD]) == {"u": ALL}
-
-
-@pytest.mark.parametrize(
-    ("function", "field"),
-    [
-        ("nvmlDeviceGetMemoryInfo", "memory_used_bytes"),
-        ("nvmlDeviceGetUtilizationRates", "utilization_ratio"),
-        ("nvmlDeviceGetTemperature", "temperature_celsius"),
-        ("nvmlDeviceGetPowerUsage", "power_watts"),
-        ("nvmlDeviceGetEnforcedPowerLimit", "power_limit_watts"),
-    ],
-)
-@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_UNKNOWN])
-def test_every_nvidia_field_may_be_missing_on_its_own(nvml, function, field, code):
-    whole = NvidiaSource().read([CARD])["u"]
-    nvml.fail(function, code)
-    figures = NvidiaSource().read([CARD])["u"]
-    assert getattr(figures, field) is None
-    assert [name for name in vars(ALL) if getattr(figures, name) != getattr(whole, name)] == [field]
-
-
-@pytest.mark.parametrize(
-    "function", ["nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetPowerUsage"]
-)
-def test_a_lost_nvidia_gpu_has_nvmls_words(nvml, function):
-    nvml.fail(function, pynvml.NVML_ERROR_GPU_IS_LOST)
-    assert NvidiaSource().read([CARD]) == {"u": Figures(lost="GPU is lost")}
-
-
-def test_a_driver_that_went_away_fails_the_source_and_is_looked_for_again(nvml):
-    source = NvidiaSource()
-    assert source.read([CARD]) == {"u": ALL}
-    nvml.fail("nvmlDeviceGetHandleByUUID", pynvml.NVML_ERROR_UNINITIALIZED)
-    with pytest.raises(SourceError, match="Uninitialized"):
-        source.read([CARD])
-    nvml.answers["nvmlDeviceGetHandleByUUID"] = "handle"
-    assert source.read([CARD]) == {"u": ALL}
-    assert nvml.starts == 2
-
-
-def test_nvml_is_initialised_once_while_it_works(nvml):
-    source = NvidiaSource()
-    source.read([CARD])
-    source.read([CARD])
-    assert nvml.starts == 1
 
 
 def test_a_broken_driver_fails_the_source_instead_of_showing_no_gpus():

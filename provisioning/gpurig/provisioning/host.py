@@ -109,7 +109,7 @@ def look_at_host(root: Path) -> Host:
     return Host(
         platform=_platform(root),
         memory_bytes=_memory_bytes(root),
-        nvidia_module=_nvidia_module(root),
+        nvidia_module=nvidia_module_version(root),
         amdgpu_module=read_line(root / "sys/module/amdgpu/version"),
         pci=_pci_devices(root),
     )
@@ -128,7 +128,7 @@ def _memory_bytes(root: Path) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _nvidia_module(root: Path) -> str:
+def nvidia_module_version(root: Path) -> str:
     """The version in the first line of /proc/driver/nvidia/version ("NVRM version: … Kernel Module  570.124.04  …")."""
     found = re.search(r"Kernel Module\D*?(\d+\.\d+(?:\.\d+)?)", read_line(root / "proc/driver/nvidia/version"))
     return found[1] if found else read_line(root / "sys/module/nvidia/version")

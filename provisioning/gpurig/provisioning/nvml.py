@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 # nvml.h, enum nvmlReturn_t.
+UNINITIALIZED = 1
+INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
+NOT_FOUND = 6
 DRIVER_NOT_LOADED = 9
+TIMEOUT = 10
 LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
+CORRUPTED_INFOROM = 14
 GPU_IS_LOST = 15
 RESET_REQUIRED = 16
 VERSION_MISMATCH = 18
+VGPU_ECC_NOT_SUPPORTED = 22
+ARGUMENT_VERSION_MISMATCH = 25
 DEPRECATED = 26
+GPU_NOT_FOUND = 28
 UNKNOWN = 999
 
 # A field that a card, or an older library, does not have: no news.
@@ -116,7 +124,7 @@ class PynvmlSource:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            return NvmlReading(library=_library_version(pynvml), failure=_failure(error))
+            return NvmlReading(library=library_version(pynvml), failure=_failure(error))
         try:
             return _read_all(pynvml)
         finally:
@@ -128,7 +136,7 @@ def _failure(error: Any) -> NvmlFailure:
     return NvmlFailure(code=int(error.value), words=str(error))
 
 
-def _library_version(nvml: Any) -> str:
+def library_version(nvml: Any) -> str:
     """NVML's own version, which it also tells where it cannot talk to the kernel module."""
     try:
         return text(nvml.nvmlSystemGetNVMLVersion())
@@ -139,6 +147,11 @@ def _library_version(nvml: Any) -> str:
 def text(value: str | bytes) -> str:
     """What NVML calls a string: older bindings give bytes, newer ones str."""
     return (value.decode(errors="replace") if isinstance(value, bytes) else value).strip("\0 ")
+
+
+def cuda_version(number: int | None) -> str:
+    """CUDA's version in words: 12080 is "12.8" (cuda.h, CUDA_VERSION); "" for none."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else ""
 
 
 class _Fields:
@@ -170,15 +183,14 @@ def _read_all(nvml: Any) -> NvmlReading:
     system = _Fields(nvml)
     driver = text(system.ask("driver version", nvml.nvmlSystemGetDriverVersion) or "")
     cuda = system.ask("CUDA version", nvml.nvmlSystemGetCudaDriverVersion_v2)
-    library = _library_version(nvml)
+    library = library_version(nvml)
     try:
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
         return NvmlReading(driver=driver, library=library, failure=_failure(error))
     return NvmlReading(
         driver=driver,
-        # 12080 is 12.8: cuda.h, CUDA_VERSION.
-        cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+        cuda=cuda_version(cuda),
         library=library,
         devices=tuple(_read_device(nvml, index) for index in range(count)),
     )
