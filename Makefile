@@ -82,6 +82,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock
+	$(UV_COMPILE) requirements/bench-exporter.in -o requirements/bench-exporter.lock
 
 clean:
 	rm -rf $(VENV) dist build report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 from gpurig.common.process import run
 from gpurig.common.waiting import wait_for
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from standins.missing import missing
 from standins.nvml import FakeNvml
@@ -203,6 +205,17 @@ def test_openmetrics_is_spoken_to_who_asks_for_it(demo):
     assert text.endswith("# EOF\n")
 
 
+def test_a_scraper_that_takes_gzip_gets_the_same_in_a_fraction(demo):
+    request = urllib.request.Request(demo.base + "/metrics", headers={"Accept-Encoding": "gzip"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        body = answer.read()
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert int(answer.headers["Content-Length"]) == len(body)
+    text = gzip.decompress(body).decode()
+    assert "gpurig_gpu_power_watts{" in text
+    assert len(body) < len(text) / 4
+
+
 def test_health_and_index_and_nothing_else(demo):
     assert demo.get("/healthz")[::2] == (200, "ok\n")
     assert demo.get("/")[0] == 200
@@ -345,3 +358,48 @@ def test_runner_facts_come_from_the_state_file_and_its_tokens_do_not(tmp_path: P
         exporter.end()
     assert 'gpurig_runner_info{runner_id="7",description="box",tags="gpurig,cpu"} 1.0' in text
     assert "glrt-planted-secret" not in text + "\n".join(exporter.lines)
+
+
+def test_a_file_for_node_exporter_is_written_again_and_again_passes_promtool_and_goes_away(tmp_path: Path):
+    promtool = _tool("promtool")
+    output = tmp_path / "gpurig.prom"
+    command = [sys.executable, "-m", "gpurig.runner", "metrics", "textfile", "--output", str(output)]
+    process = subprocess.Popen([*command, "--backend", "demo", "--every", "1"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert wait_for(output.exists, timeout_s=30)
+        first = output.stat().st_ino
+        done = run([promtool, "check", "metrics"], timeout_s=30, stdin=output.read_text(encoding="utf-8"))
+        assert (done.code, done.stdout, done.stderr) == (0, "", "")
+        assert wait_for(lambda: output.stat().st_ino != first, timeout_s=30)
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert errors.splitlines()[-1] == "gpurig: ending"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_textfile_that_cannot_be_written_is_a_missing_prerequisite(tmp_path: Path):
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    output = tmp_path / "taken" / "gpurig.prom"
+    command = [sys.executable, "-m", "gpurig.runner", "metrics", "textfile", "--output", str(output)]
+    done = run([*command, "--backend", "demo", "--once"], timeout_s=60)
+    assert (done.code, "Traceback" in done.stderr) == (4, False)
+    assert "hint:" in done.stderr
+
+
+def test_openmetrics_of_every_family_is_read_by_the_client_librarys_own_parser(demo):
+    text = demo.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")[2]
+    families = {one.name: one.type for one in parse_openmetrics(text)}
+    assert families["gpurig_gpu_energy_joules"] == "counter"
+    assert families["gpurig_gpu_power_watts"] == "gauge"
+    assert families["gpurig_job_oom"] == "counter"
+
+
+def test_a_board_made_for_dcgm_exporter_finds_data():
+    with _exporter("--backend", "demo", "--dcgm-names") as exporter:
+        text = exporter.get("/metrics")[2]
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    cards = {one.labels["modelName"] for one in found["DCGM_FI_DEV_FB_USED"].samples}
+    assert cards == {"NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"}
+    assert all(20 < one.value < 100 for one in found["DCGM_FI_DEV_GPU_TEMP"].samples)

@@ -7,6 +7,7 @@ import math
 import pytest
 from gpurig.common.terminal import harmless
 from gpurig.runner.exporter.exposition.text_format import Encoder, wants_openmetrics
+from gpurig.runner.exporter.web.server import wants_gzip
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -110,3 +111,19 @@ def test_a_second_scrape_shows_new_values_and_forgets_series_that_ended():
 )
 def test_openmetrics_is_for_who_takes_version_1(accept, wanted):
     assert wants_openmetrics(accept) is wanted
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("", False),
+        ("identity, *;q=0", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("x-gzip2", False),
+    ],
+)
+def test_gzip_is_for_who_takes_it(accept, wanted):
+    assert wants_gzip(accept) is wanted

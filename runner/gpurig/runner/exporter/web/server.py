@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -18,6 +20,19 @@ from gpurig.runner.exporter.web.web_access import Rules, WebAccess
 _INDEX = b"""<!doctype html><title>gpurig</title><h1>gpurig exporter</h1>
 <p><a href="/metrics">metrics</a> <a href="/healthz">health</a></p>
 """
+
+
+# Series repeat their labels: the fastest level makes a tenth of them in 0.2 ms, higher ones save little more.
+_GZIP_LEVEL = 1
+
+
+def wants_gzip(accept_encoding: str) -> bool:
+    """Whether a client with this `Accept-Encoding` header takes gzip; a weight of 0 means not."""
+    for one in accept_encoding.lower().split(","):
+        coding, *parameters = (part.strip() for part in one.split(";"))
+        if coding == "gzip":
+            return not any(re.fullmatch(r"q=0(\.0*)?", text) for text in parameters)
+    return False
 
 
 class Encode(Protocol):
@@ -53,7 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             openmetrics = wants_openmetrics(self.headers.get("Accept", ""))
             body = self.server.encode(openmetrics=openmetrics)
-            self._answer(HTTPStatus.OK, OPENMETRICS_TYPE if openmetrics else TEXT_TYPE, body)
+            zipped = wants_gzip(self.headers.get("Accept-Encoding", ""))
+            if zipped:
+                body = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0)
+            self._answer(HTTPStatus.OK, OPENMETRICS_TYPE if openmetrics else TEXT_TYPE, body, zipped=zipped)
         elif path == "/healthz":
             stale = self.server.stale()
             status = HTTPStatus.SERVICE_UNAVAILABLE if stale else HTTPStatus.OK
@@ -66,9 +84,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - the base class's name
 
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _answer(self, status: HTTPStatus, content_type: str, body: bytes, *, zipped: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
+        if zipped:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         if status is HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", 'Basic realm="gpurig"')
