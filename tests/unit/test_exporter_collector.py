@@ -9,9 +9,10 @@ import pytest
 from gpurig.provisioning.facts import Gpu, HostFacts, Problem
 from gpurig.runner.exporter.devices.figures import Figures, GpuProcess, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory
+from gpurig.runner.exporter.devices.xid import XidSeen
 from gpurig.runner.exporter.exposition.collector import GpurigCollector
 from gpurig.runner.exporter.exposition.text_format import Encoder
-from gpurig.runner.exporter.exposition.view import Accounts, XidSeen
+from gpurig.runner.exporter.exposition.view import Accounts
 from gpurig.runner.exporter.jobs.model import (
     BoxFacts,
     Disk,

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from gpurig.provisioning.facts import Gpu
 from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.xid import XidSeen
 from gpurig.runner.exporter.exposition.collector import GpurigCollector
 from gpurig.runner.exporter.exposition.dcgm_metrics import DCGM_METRICS
 from gpurig.runner.exporter.exposition.text_format import Encoder
-from gpurig.runner.exporter.exposition.view import GpuView, View, XidSeen
+from gpurig.runner.exporter.exposition.view import GpuView, View
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 

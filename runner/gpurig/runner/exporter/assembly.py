@@ -21,6 +21,8 @@ from gpurig.runner.exporter.devices.demo import DEMO_FACTS, DemoSource
 from gpurig.runner.exporter.devices.figures import Figures, SourceError
 from gpurig.runner.exporter.devices.inventory import Inventory, Known
 from gpurig.runner.exporter.devices.nvidia import NvidiaSource
+from gpurig.runner.exporter.devices.nvml_session import NvmlSession
+from gpurig.runner.exporter.devices.xid_watch import XidWatch
 from gpurig.runner.exporter.exposition.view import Accounts
 from gpurig.runner.exporter.jobs.accounting import Accounting, Snapshot
 from gpurig.runner.exporter.jobs.box_file import BoxReader
@@ -89,7 +91,9 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
     if options.backend == "auto":
         inventory = Sampler("detect", Inventory(detect).read, period_s=_DETECT_PERIOD_S, say=say)
     accounting = _accounting(options, box, inventory, say)
-    nvidia, amd = NvidiaSource(), AmdSource()
+    nvml = NvmlSession()
+    nvidia, amd = NvidiaSource(nvml), AmdSource()
+    xids = XidWatch(nvml, lambda: _known_gpus(inventory), say=say)
     reads: dict[str, Callable[[Known], Mapping[str, Figures]]] = {
         "nvidia": lambda known: nvidia.read(known.require("cuda")),
         "amd": lambda known: amd.read(known.require("rocm")),
@@ -101,9 +105,16 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
         box=box,
         jobs=Sampler("jobs", _publishing(accounting), period_s=options.period_s, say=say),
         accounts=lambda: _accounts(accounting.snapshot),
-        background=(watched,) if watched else (),
+        xids=lambda: xids.latest,
+        drivers=lambda: (nvidia.driver,) if nvidia.driver else (),
+        background=(*((watched,) if watched else ()), *((xids,) if inventory else ())),
         close=accounting.close,
     )
+
+
+def _known_gpus(inventory: Sampler[Known] | None) -> tuple[Gpu, ...]:
+    known = inventory.value if inventory else None
+    return tuple(one.gpu for one in known.gpus) if known else ()
 
 
 def _accounting(
@@ -112,14 +123,10 @@ def _accounting(
     inventory: Sampler[Known] | None,
     say: Callable[[str], None],
 ) -> Accounting:
-    def gpus() -> dict[str, Gpu]:
-        known = inventory.value if inventory else None
-        return {one.gpu.uuid: one.gpu for one in known.gpus} if known else {}
-
     return Accounting(
         containers_of=ContainerFinder().containers_of,
         box=lambda: box.value,
-        gpus=gpus,
+        gpus=lambda: {gpu.uuid: gpu for gpu in _known_gpus(inventory)},
         limits=Limits(keep_finished_s=options.keep_finished_s),
         state=StateFile(options.state_dir) if options.state_dir else None,
         usage=UsageFolder(options.usage_dir) if options.usage_dir else None,

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from gpurig.runner.exporter.devices.driver import DriverFacts
 from gpurig.runner.exporter.devices.figures import Figures
 from gpurig.runner.exporter.devices.inventory import Known, KnownGpu
-from gpurig.runner.exporter.exposition.view import Accounts, CollectorView, DriverView, GpuView, View, XidSeen
+from gpurig.runner.exporter.devices.xid import XidSeen
+from gpurig.runner.exporter.exposition.view import Accounts, CollectorView, GpuView, View
 from gpurig.runner.exporter.jobs.model import BoxFacts
 from gpurig.runner.exporter.sampler import Sample, Sampler
 
@@ -38,6 +40,7 @@ class Readings:
         jobs: brings job accounting up to date; None where there is none.
         accounts: jobs, projects and energy.
         xids: errors that drivers reported, by UUID and number.
+        drivers: what sources know of their drivers, which is more than detection tells.
         background: what follows the box in threads of its own.
         close: keeps what must outlive the exporter; called last.
         monotonic: the clock of the samplers.
@@ -49,6 +52,7 @@ class Readings:
     jobs: Sampler[None] | None = None
     accounts: Callable[[], Accounts] = Accounts
     xids: Callable[[], Mapping[str, Mapping[int, XidSeen]]] = dict
+    drivers: Callable[[], Sequence[DriverFacts]] = tuple
     background: Sequence[Background] = ()
     close: Callable[[], None] = lambda: None
     monotonic: Callable[[], float] = time.monotonic
@@ -68,7 +72,7 @@ class Readings:
         return View(
             gpus=_gpus(known, self.present_figures(), accounts, self.xids()) if known else (),
             facts=known.facts if known else None,
-            drivers=_drivers(known) if known else (),
+            drivers=_drivers(known, self.drivers()) if known else (),
             accounts=accounts,
             box=box,
             collectors=(
@@ -134,12 +138,15 @@ def _down_reason(one: KnownGpu, figures: Figures) -> str:
     return figures.lost or ("" if one.present else "the last detection did not find it")
 
 
-def _drivers(known: Known) -> tuple[DriverView, ...]:
-    found = {(one.backend, one.driver) for one in known.present}
-    return tuple(
-        DriverView(backend, driver, cuda=known.facts.cuda_version if backend == "cuda" else "")
-        for backend, driver in sorted(found)
-    )
+def _drivers(known: Known, told: Sequence[DriverFacts]) -> tuple[DriverFacts, ...]:
+    """Those of the GPUs that are there, from the source where it knows its driver."""
+    by_backend = {one.backend: one for one in told}
+    detected = {
+        DriverFacts(one.backend, one.driver, cuda=known.facts.cuda_version if one.backend == "cuda" else "")
+        for one in known.present
+    }
+    found = {by_backend.get(one.backend, one) for one in detected}
+    return tuple(sorted(found, key=lambda one: (one.backend, one.driver)))
 
 
 def _watched(box: BoxFacts | None) -> Iterator[CollectorView]:

@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpurig.provisioning.facts import Gpu, HostFacts
+from gpurig.runner.exporter.devices.driver import DriverFacts
 from gpurig.runner.exporter.devices.figures import Figures
+from gpurig.runner.exporter.devices.xid import XidSeen
 from gpurig.runner.exporter.jobs.model import BoxFacts, JobUse, ProjectUse
-
-
-@dataclass(frozen=True)
-class XidSeen:
-    """An Xid error of a GPU: how often, and when last (Unix time)."""
-
-    count: int
-    last_seen: float
 
 
 @dataclass(frozen=True)
@@ -42,16 +36,6 @@ class GpuView:
     def labels(self) -> tuple[str, str]:
         """Values of the labels gpu and uuid."""
         return str(self.index), self.gpu.uuid
-
-
-@dataclass(frozen=True)
-class DriverView:
-    """A vendor's driver: its version, its library's, and the highest CUDA that it supports; "" what is not known."""
-
-    backend: str
-    driver: str
-    library: str = ""
-    cuda: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ class View:
 
     gpus: tuple[GpuView, ...] = ()
     facts: HostFacts | None = None
-    drivers: tuple[DriverView, ...] = ()
+    drivers: tuple[DriverFacts, ...] = ()
     accounts: Accounts = field(default_factory=Accounts)
     box: BoxFacts | None = None
     collectors: tuple[CollectorView, ...] = ()

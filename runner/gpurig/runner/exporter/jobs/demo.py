@@ -15,7 +15,8 @@ from gpurig.runner.exporter.demo_schedule import (
     jobs_at,
     sums_at,
 )
-from gpurig.runner.exporter.exposition.view import Accounts, XidSeen
+from gpurig.runner.exporter.devices.xid import XidSeen
+from gpurig.runner.exporter.exposition.view import Accounts
 from gpurig.runner.exporter.jobs.model import (
     BoxFacts,
     Disk,
