@@ -12,8 +12,8 @@ from gpurig.runner.exporter.devices.inventory import Inventory
 from gpurig.runner.exporter.devices.xid import XidSeen
 from gpurig.runner.exporter.exposition.collector import GpurigCollector
 from gpurig.runner.exporter.exposition.text_format import Encoder
-from gpurig.runner.exporter.exposition.view import Accounts
 from gpurig.runner.exporter.jobs.model import (
+    Accounts,
     BoxFacts,
     Disk,
     GpuUse,

@@ -37,6 +37,17 @@ def test_a_job_gets_the_time_the_energy_and_the_peak_of_its_processes(box):
     assert box.job(JOB).started_at == EPOCH
 
 
+def test_what_no_card_tells_is_unknown_and_not_0(box):
+    """Under MIG a part tells who holds how much memory, and nothing else."""
+    box.pids[100] = box.start(1, JOB)
+    box.run(5, {"gpu-a": gpu((100, 8), busy=None, watts=None)})
+    mine = use(box, JOB)
+    assert (mine.memory_bytes, mine.gpu_seconds, mine.energy_joules) == (8 * GIB, None, None)
+    (project,) = box.accounting.snapshot.projects
+    assert (project.jobs, project.gpu_seconds, project.energy_joules) == (1, None, None)
+    assert box.accounting.snapshot.energy_joules == {}
+
+
 def test_the_services_of_a_job_count_to_the_job(box):
     box.pids[100], box.pids[200] = box.start(1, JOB), box.start(2, JOB, kind="service")
     box.run(1, {"gpu-a": gpu()})
@@ -338,13 +349,13 @@ def test_in_any_story_sums_stay_within_what_the_gpus_did_and_no_counter_falls(st
                 assert all(new >= old for new, old in zip(now, seen.get((job.key, one.uuid), (0, 0, 0)), strict=True))
                 seen[job.key, one.uuid] = now
         for project in snapshot.projects:
-            sums = project.jobs, project.gpu_seconds, project.energy_joules
+            sums = project.jobs, project.gpu_seconds or 0.0, project.energy_joules or 0.0
             assert all(new >= old for new, old in zip(sums, totals.get(project.project_id, sums), strict=True))
             totals[project.project_id] = sums
         slack = 1e-6
-        assert sum(one.gpu_seconds for one in snapshot.projects) <= sum(busy.values()) + slack
+        assert sum(one.gpu_seconds or 0 for one in snapshot.projects) <= sum(busy.values()) + slack
         energy = sum(snapshot.energy_joules.values())
-        assert sum(one.energy_joules for one in snapshot.projects) <= energy + slack
+        assert sum(one.energy_joules or 0 for one in snapshot.projects) <= energy + slack
         for uuid in busy:
             mine = [one for job in snapshot.jobs for one in job.uses if one.uuid == uuid]
             assert sum(one.gpu_seconds or 0 for one in mine) <= busy[uuid] + slack

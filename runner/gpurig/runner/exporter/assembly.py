@@ -23,8 +23,7 @@ from gpurig.runner.exporter.devices.inventory import Inventory, Known
 from gpurig.runner.exporter.devices.nvidia import NvidiaSource
 from gpurig.runner.exporter.devices.nvml_session import NvmlSession
 from gpurig.runner.exporter.devices.xid_watch import XidWatch
-from gpurig.runner.exporter.exposition.view import Accounts
-from gpurig.runner.exporter.jobs.accounting import Accounting, Snapshot
+from gpurig.runner.exporter.jobs.accounting import LONGEST_GAP_S, Accounting
 from gpurig.runner.exporter.jobs.box_file import BoxReader
 from gpurig.runner.exporter.jobs.box_watch import BoxWatch
 from gpurig.runner.exporter.jobs.cgroup import ContainerFinder
@@ -104,7 +103,7 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
         figures=_figures(inventory, observed, pace, say) if inventory else (),
         box=box,
         jobs=Sampler("jobs", _publishing(accounting), period_s=options.period_s, say=say),
-        accounts=lambda: _accounts(accounting.snapshot),
+        accounts=lambda: accounting.snapshot,
         xids=lambda: xids.latest,
         drivers=lambda: (nvidia.driver,) if nvidia.driver else (),
         background=(*((watched,) if watched else ()), *((xids,) if inventory else ())),
@@ -128,6 +127,7 @@ def _accounting(
         box=lambda: box.value,
         gpus=lambda: {gpu.uuid: gpu for gpu in _known_gpus(inventory)},
         limits=Limits(keep_finished_s=options.keep_finished_s),
+        longest_gap_s=max(LONGEST_GAP_S, 3 * options.period_s, 3 * options.idle_period_s),
         state=StateFile(options.state_dir) if options.state_dir else None,
         usage=UsageFolder(options.usage_dir) if options.usage_dir else None,
         say=say,
@@ -153,10 +153,6 @@ def _publishing(accounting: Accounting) -> Callable[[], None]:
             raise SourceError(error.message) from error
 
     return publish
-
-
-def _accounts(snapshot: Snapshot) -> Accounts:
-    return Accounts(jobs=snapshot.jobs, projects=snapshot.projects, energy_joules=snapshot.energy_joules)
 
 
 def _demo(options: ExporterOptions, pace: Pace, say: Callable[[str], None]) -> Readings:

@@ -11,8 +11,8 @@ from gpurig.runner.exporter.devices.driver import DriverFacts
 from gpurig.runner.exporter.devices.figures import Figures
 from gpurig.runner.exporter.devices.inventory import Known, KnownGpu
 from gpurig.runner.exporter.devices.xid import XidSeen
-from gpurig.runner.exporter.exposition.view import Accounts, CollectorView, GpuView, View
-from gpurig.runner.exporter.jobs.model import BoxFacts
+from gpurig.runner.exporter.exposition.view import CollectorView, GpuView, View
+from gpurig.runner.exporter.jobs.model import Accounts, BoxFacts
 from gpurig.runner.exporter.sampler import Sample, Sampler
 
 # Readings older than this are not the present: the series end instead of repeating the last value.

@@ -9,7 +9,7 @@ from gpurig.provisioning.facts import Gpu, HostFacts
 from gpurig.runner.exporter.devices.driver import DriverFacts
 from gpurig.runner.exporter.devices.figures import Figures
 from gpurig.runner.exporter.devices.xid import XidSeen
-from gpurig.runner.exporter.jobs.model import BoxFacts, JobUse, ProjectUse
+from gpurig.runner.exporter.jobs.model import Accounts, BoxFacts
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,6 @@ class CollectorView:
     duration_s: float | None = None
     age_s: float | None = None
     period_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Accounts:
-    """What job accounting knows.
-
-    Attributes:
-        jobs: those that run, and those that ended a short time ago.
-        projects: the sums.
-        energy_joules: what each GPU took, by UUID; no entry for one whose energy nobody can tell.
-    """
-
-    jobs: tuple[JobUse, ...] = ()
-    projects: tuple[ProjectUse, ...] = ()
-    energy_joules: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

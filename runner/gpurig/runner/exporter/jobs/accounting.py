@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from gpurig.provisioning.facts import Gpu
 from gpurig.runner.exporter.devices.energy import Energy, advance
 from gpurig.runner.exporter.devices.figures import Figures
 from gpurig.runner.exporter.jobs.attribution import Share, shares
 from gpurig.runner.exporter.jobs.ledger import Ledger, Limits
-from gpurig.runner.exporter.jobs.model import BoxFacts, JobUse, ProjectUse
+from gpurig.runner.exporter.jobs.model import Accounts, BoxFacts
 from gpurig.runner.exporter.jobs.state_file import Kept, StateFile, encode
 from gpurig.runner.exporter.jobs.summary import UsageFolder
 
@@ -20,21 +19,6 @@ from gpurig.runner.exporter.jobs.summary import UsageFolder
 LONGEST_GAP_S = 30.0
 # How often the state file is written anew and waited for.
 _WRITE_EVERY_S = 30.0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is known at one moment.
-
-    Attributes:
-        jobs: those that run and those that ended lately.
-        projects: sums since the state file began.
-        energy_joules: each GPU's total by UUID, where the card tells energy or power.
-    """
-
-    jobs: tuple[JobUse, ...] = ()
-    projects: tuple[ProjectUse, ...] = ()
-    energy_joules: Mapping[str, float] = field(default_factory=dict)
 
 
 class Accounting:
@@ -86,7 +70,7 @@ class Accounting:
         self._read_at: dict[str, float] = {}
         self._containers: dict[str, dict[int, tuple[str, ...]]] = {}
         self._told: BoxFacts | None = None
-        self._snapshot = Snapshot()
+        self._snapshot = Accounts()
         self._written_at: float | None = None
         # Something is not as the state file's first line has it.
         self._changed = False
@@ -137,7 +121,7 @@ class Accounting:
             )
         self._ledger.add(uuid, found, now)
 
-    def publish(self) -> Snapshot:
+    def publish(self) -> Accounts:
         """Make what is known now the snapshot, after it is kept; write the summaries that are due.
 
         One thread calls it, again and again.
@@ -154,7 +138,7 @@ class Accounting:
                     self._ledger.add(uuid, None, now)
             self._ledger.expire(now)
             line, whole = self._line_to_keep(now)
-            snapshot = Snapshot(
+            snapshot = Accounts(
                 jobs=tuple(job.use() for job in self._ledger.jobs.values()),
                 projects=tuple(self._ledger.projects.values()),
                 energy_joules={uuid: one.joules for uuid, one in self._energy.items() if one.told},
@@ -203,7 +187,7 @@ class Accounting:
         self._written_at, self._changed = now, False
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Accounts:
         """What was published last."""
         return self._snapshot
 

@@ -16,8 +16,8 @@ from gpurig.runner.exporter.demo_schedule import (
     sums_at,
 )
 from gpurig.runner.exporter.devices.xid import XidSeen
-from gpurig.runner.exporter.exposition.view import Accounts
 from gpurig.runner.exporter.jobs.model import (
+    Accounts,
     BoxFacts,
     Disk,
     GpuUse,

@@ -50,10 +50,8 @@ class Use:
 
     def add(self, share: Share) -> None:
         """Add time and energy; memory is the caller's, because a job may have several containers on the GPU."""
-        if share.busy_s is not None:
-            self.busy_s = (self.busy_s or 0.0) + share.busy_s
-        if share.joules is not None:
-            self.joules = (self.joules or 0.0) + share.joules
+        self.busy_s = _plus(self.busy_s, share.busy_s)
+        self.joules = _plus(self.joules, share.joules)
 
     def hold(self, memory_bytes: int | None) -> None:
         """Hold so much memory from now on."""
@@ -285,13 +283,13 @@ class Ledger:
             use = job.uses[uuid] = Use()
         use.add(share)
         project = self._project(job)
-        if share.busy_s or share.joules or not job.counted:
+        if share.busy_s is not None or share.joules is not None or not job.counted:
             self._set(
                 replace(
                     project,
                     jobs=project.jobs + (not job.counted),
-                    gpu_seconds=project.gpu_seconds + (share.busy_s or 0.0),
-                    energy_joules=project.energy_joules + (share.joules or 0.0),
+                    gpu_seconds=_plus(project.gpu_seconds, share.busy_s),
+                    energy_joules=_plus(project.energy_joules, share.joules),
                 )
             )
             job.counted = True
@@ -336,6 +334,10 @@ class Ledger:
     def _set(self, project: ProjectUse) -> None:
         self.projects[project.project_id] = project
         self.changed_projects.add(project.project_id)
+
+
+def _plus(total: float | None, more: float | None) -> float | None:
+    return total if more is None else (total or 0.0) + more
 
 
 def _bounded(key: JobKey) -> JobKey:

@@ -145,10 +145,29 @@ class JobUse:
 
 @dataclass(frozen=True)
 class ProjectUse:
-    """The sum over a project's jobs on this box, those that ended long ago included; `project_id` may be "other"."""
+    """The sum over a project's jobs on this box, those that ended long ago included; `project_id` may be "other".
+
+    Time and energy are None where no card told them.
+    """
 
     project_id: str
     jobs: int = 0
-    gpu_seconds: float = 0.0
-    energy_joules: float = 0.0
+    gpu_seconds: float | None = None
+    energy_joules: float | None = None
     oom: Mapping[OomKind, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What job accounting knows at one moment.
+
+    Attributes:
+        jobs: those that run, and those that ended lately.
+        projects: their sums, over restarts of the exporter too.
+        energy_joules: what each GPU took since its energy is counted, by UUID; not those that tell neither energy nor
+            power.
+    """
+
+    jobs: tuple[JobUse, ...] = ()
+    projects: tuple[ProjectUse, ...] = ()
+    energy_joules: Mapping[str, float] = field(default_factory=dict)

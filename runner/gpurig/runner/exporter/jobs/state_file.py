@@ -283,8 +283,8 @@ def _project_in(one: Mapping[str, Any]) -> ProjectUse:
     return ProjectUse(
         project_id=_text(one.get("id")),
         jobs=int(_amount(one.get("jobs"))),
-        gpu_seconds=_amount(one.get("busy_s")),
-        energy_joules=_amount(one.get("joules")),
+        gpu_seconds=_maybe(one.get("busy_s")),
+        energy_joules=_maybe(one.get("joules")),
         oom={
             _OOM_KINDS[kind]: int(_amount(n)) for kind, n in _object(one.get("oom", {})).items() if kind in _OOM_KINDS
         },
