@@ -1,0 +1,205 @@
+"""What each GPU does."""
+
+from __future__ import annotations
+
+from dashboard.model import Column, Panel, Query, Row, State
+from dashboard.selection import GPU_NAME, ON_GPU
+
+_HOLDS = (State(0, "no", "transparent"), State(1, "yes", "orange"))
+_PENDING = (State(0, "no", "green"), State(1, "reset needed", "red"))
+
+GPU = Row(
+    "GPU",
+    (
+        Panel(
+            "Utilization",
+            (Query(f"gpurig_gpu_utilization_ratio{{{ON_GPU}}}", GPU_NAME),),
+            "percentunit",
+            text="Share of the time in which the GPU worked, however little of it.",
+            minimum=0,
+            maximum=1,
+        ),
+        Panel(
+            "Memory",
+            (
+                Query(f"gpurig_gpu_memory_used_bytes{{{ON_GPU}}}", f"{GPU_NAME} used"),
+                Query(f"gpurig_gpu_memory_reserved_bytes{{{ON_GPU}}}", f"{GPU_NAME} reserved by the driver"),
+                Query(f"gpurig_gpu_memory_total_bytes{{{ON_GPU}}}", f"{GPU_NAME} total", dashed=True),
+            ),
+            "bytes",
+            minimum=0,
+        ),
+        Panel(
+            "Memory, encoder and decoder at work",
+            (
+                Query(f"gpurig_gpu_memory_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} memory"),
+                Query(f"gpurig_gpu_encoder_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} encoder"),
+                Query(f"gpurig_gpu_decoder_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} decoder"),
+            ),
+            "percentunit",
+            text="Share of the time in which memory was read or written, and in which the video units worked.",
+            minimum=0,
+            maximum=1,
+        ),
+        Panel(
+            "Power",
+            (
+                Query(f"gpurig_gpu_power_watts{{{ON_GPU}}}", GPU_NAME),
+                Query(f"gpurig_gpu_power_limit_watts{{{ON_GPU}}}", f"{GPU_NAME} limit", dashed=True),
+            ),
+            "watt",
+            minimum=0,
+        ),
+        Panel(
+            "Energy in this time",
+            (Query(f"increase(gpurig_gpu_energy_joules_total{{{ON_GPU}}}[$__range])", GPU_NAME),),
+            "joule",
+            kind="bargauge",
+            text="3.6 MJ are a kilowatt-hour.",
+            minimum=0,
+        ),
+        Panel(
+            "Fans",
+            (Query(f"gpurig_gpu_fan_speed_ratio{{{ON_GPU}}}", GPU_NAME),),
+            "percentunit",
+            text="Share of the full speed, of the fastest fan.",
+            minimum=0,
+            maximum=1,
+        ),
+        Panel(
+            "Temperatures of the chip",
+            (
+                Query(f"gpurig_gpu_temperature_celsius{{{ON_GPU}}}", GPU_NAME),
+                Query(f"gpurig_gpu_hotspot_temperature_celsius{{{ON_GPU}}}", f"{GPU_NAME} hottest place"),
+                Query(
+                    f'gpurig_gpu_temperature_limit_celsius{{{ON_GPU},limit!="memory"}}',
+                    f"{GPU_NAME} {{{{limit}}}}",
+                    dashed=True,
+                ),
+            ),
+            "celsius",
+            text="Dashed: where it slows down, where it shuts down. For AMD these are about its hottest place.",
+        ),
+        Panel(
+            "Temperatures of the memory",
+            (
+                Query(f"gpurig_gpu_memory_temperature_celsius{{{ON_GPU}}}", GPU_NAME),
+                Query(
+                    f'gpurig_gpu_temperature_limit_celsius{{{ON_GPU},limit="memory"}}', f"{GPU_NAME} limit", dashed=True
+                ),
+            ),
+            "celsius",
+        ),
+        Panel(
+            "What holds the clocks down",
+            (
+                Query(
+                    f'gpurig_gpu_throttle_reason{{{ON_GPU},reason=~"power_cap|hw_.*|sw_thermal"}}',
+                    f"{GPU_NAME} {{{{reason}}}}",
+                ),
+            ),
+            kind="state-timeline",
+            states=_HOLDS,
+            text="Besides idling and settings.",
+        ),
+        Panel(
+            "Clock of the chip",
+            (
+                Query(f'gpurig_gpu_clock_hertz{{{ON_GPU},clock="graphics"}}', GPU_NAME),
+                Query(f'gpurig_gpu_clock_max_hertz{{{ON_GPU},clock="graphics"}}', f"{GPU_NAME} highest", dashed=True),
+            ),
+            "hertz",
+            minimum=0,
+        ),
+        Panel(
+            "Clock of the memory",
+            (
+                Query(f'gpurig_gpu_clock_hertz{{{ON_GPU},clock="memory"}}', GPU_NAME),
+                Query(f'gpurig_gpu_clock_max_hertz{{{ON_GPU},clock="memory"}}', f"{GPU_NAME} highest", dashed=True),
+            ),
+            "hertz",
+            minimum=0,
+        ),
+        Panel(
+            "Performance state",
+            (Query(f"gpurig_gpu_performance_state{{{ON_GPU}}}", GPU_NAME),),
+            text="NVIDIA's P-state: 0 is the fastest, 8 and more is idle.",
+            minimum=0,
+            maximum=15,
+            steps=True,
+        ),
+        Panel(
+            "PCIe lanes",
+            (
+                Query(f"gpurig_gpu_pcie_link_width{{{ON_GPU}}}", GPU_NAME),
+                Query(f"gpurig_gpu_pcie_link_width_max{{{ON_GPU}}}", f"{GPU_NAME} possible", dashed=True),
+            ),
+            minimum=0,
+            steps=True,
+        ),
+        Panel(
+            "PCIe generation",
+            (
+                Query(f"gpurig_gpu_pcie_link_generation{{{ON_GPU}}}", GPU_NAME),
+                Query(f"gpurig_gpu_pcie_link_generation_max{{{ON_GPU}}}", f"{GPU_NAME} possible", dashed=True),
+            ),
+            text="An idle card lowers it.",
+            minimum=0,
+            steps=True,
+        ),
+        Panel(
+            "PCIe packets sent again",
+            (Query(f"rate(gpurig_gpu_pcie_replays_total{{{ON_GPU}}}[$__rate_interval])", GPU_NAME),),
+            "cps",
+            minimum=0,
+        ),
+        Panel(
+            "Memory errors in this time",
+            (Query(f"increase(gpurig_gpu_ecc_errors_total{{{ON_GPU}}}[$__range])", f"{GPU_NAME} {{{{kind}}}}"),),
+            "short",
+            kind="bargauge",
+            text="By ECC; only cards that have it.",
+            minimum=0,
+        ),
+        Panel(
+            "Memory out of use",
+            (Query(f"max by (instance, gpu, cause) (gpurig_gpu_retired_pages{{{ON_GPU}}})"),),
+            kind="table",
+            columns=(
+                Column("instance", "Box"),
+                Column("gpu", "GPU"),
+                Column("cause", "Cause"),
+                Column("A", "Pages or rows", "short"),
+            ),
+        ),
+        Panel(
+            "Memory that waits for a reset to be taken out of use",
+            (Query(f"gpurig_gpu_memory_repair_pending{{{ON_GPU}}}", GPU_NAME),),
+            kind="state-timeline",
+            states=_PENDING,
+        ),
+        Panel(
+            "Xid errors",
+            (
+                Query(f"max by (instance, gpu, xid) (gpurig_gpu_xid_last_seen_timestamp_seconds{{{ON_GPU}}}) * 1000"),
+                Query(f"max by (instance, gpu, xid) (gpurig_gpu_xid_errors_total{{{ON_GPU}}})"),
+            ),
+            kind="table",
+            columns=(
+                Column("instance", "Box"),
+                Column("gpu", "GPU"),
+                Column("xid", "Xid"),
+                Column("A", "Last seen", "dateTimeFromNow"),
+                Column("B", "Count", "short"),
+            ),
+            text="What the numbers mean: docs/alerts.md.",
+            none="none",
+        ),
+        Panel(
+            "Processes",
+            (Query(f"gpurig_gpu_processes{{{ON_GPU}}}", GPU_NAME),),
+            minimum=0,
+            steps=True,
+        ),
+    ),
+)
