@@ -125,7 +125,7 @@ EXPORTER = Row(
         Panel(
             "Problems and ignored GPUs of the detection",
             (
-                Query(f"gpurig_detection_problems{{{ON_BOX}}}", "{{instance}} {{source}}"),
+                Query(f"gpurig_detection_problems{{{ON_BOX}}}", "{{instance}} {{source}}", empty_is_good=True),
                 Query(f"gpurig_detection_ignored_gpus{{{ON_BOX}}}", "{{instance}} ignored"),
             ),
             minimum=0,

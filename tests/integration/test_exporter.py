@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess  # noqa: TID251 - programs that run beside the test, and are signalled
@@ -25,6 +24,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from standins.missing import missing
 from standins.nvml import FakeNvml
+from standins.prometheus import running_prometheus, tool
 
 GPU_A, GPU_B = (f"GPU-{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 CARD = {
@@ -43,13 +43,6 @@ BARE = {**CARD, "uuid": GPU_B, "pci": "00000000:02:00.0"}
 for _name in ("utilization_gpu", "temperature", "power_mw", "power_limit_mw"):
     del BARE[_name]
 HOST = {"driver": "580.95.05", "nvml": "13.580.95.05", "cuda": 13000}
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        missing(f"{name} is not installed (Debian package prometheus)", "GPURIG_REQUIRE_PROMTOOL")
-    return found
 
 
 def _free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
@@ -146,7 +139,7 @@ def test_the_first_scrape_is_complete(demo):
 
 @pytest.mark.parametrize("backend", ["demo", "auto", "cpu"])
 def test_a_scrape_passes_promtool(backend):
-    promtool = _tool("promtool")
+    promtool = tool("promtool")
     with _exporter("--backend", backend) as exporter:
         text = exporter.get("/metrics")[2]
     done = run([promtool, "check", "metrics"], timeout_s=30, stdin=text)
@@ -154,46 +147,21 @@ def test_a_scrape_passes_promtool(backend):
 
 
 def test_promtool_would_find_a_fault(demo):
-    promtool = _tool("promtool")
+    promtool = tool("promtool")
     text = demo.get("/metrics")[2].replace("# TYPE gpurig_gpu_up gauge", "# TYPE gpurig_gpu_up counter")
     assert run([promtool, "check", "metrics"], timeout_s=30, stdin=text).code != 0
 
 
 def test_a_real_prometheus_scrapes_it_and_answers_queries(demo, tmp_path):
-    prometheus = _tool("prometheus")
-    port = _free_port()
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
         f"scrape_configs: [{{job_name: gpurig, static_configs: [{{targets: ['127.0.0.1:{demo.port}']}}]}}]\n",
         encoding="utf-8",
     )
-
-    def query(expression: str) -> list[dict]:
-        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return json.load(answer)["data"]["result"]
-        except (urllib.error.URLError, ConnectionError):
-            return []
-
-    with (tmp_path / "prometheus.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [
-                prometheus,
-                f"--config.file={config}",
-                f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            assert wait_for(lambda: query('up{job="gpurig"} == 1'), timeout_s=60, interval_s=0.3)
-            joined = query("gpurig_gpu_memory_used_bytes * on(uuid) group_left(name) gpurig_gpu_info")
-        finally:
-            process.terminate()
-            process.wait(30)
+    with running_prometheus(config, storage=tmp_path / "storage") as prometheus:
+        assert wait_for(lambda: prometheus.query('up{job="gpurig"} == 1'), timeout_s=60, interval_s=0.3)
+        joined = prometheus.query("gpurig_gpu_memory_used_bytes * on(uuid) group_left(name) gpurig_gpu_info")
     assert {one["metric"]["name"] for one in joined} == {"NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"}
     assert all(float(one["value"][1]) > 0 for one in joined)
 
@@ -361,7 +329,7 @@ def test_runner_facts_come_from_the_state_file_and_its_tokens_do_not(tmp_path: P
 
 
 def test_a_file_for_node_exporter_is_written_again_and_again_passes_promtool_and_goes_away(tmp_path: Path):
-    promtool = _tool("promtool")
+    promtool = tool("promtool")
     output = tmp_path / "gpurig.prom"
     command = [sys.executable, "-m", "gpurig.runner", "metrics", "textfile", "--output", str(output)]
     process = subprocess.Popen([*command, "--backend", "demo", "--every", "1"], stderr=subprocess.PIPE, text=True)

@@ -7,16 +7,11 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import statistics
-import subprocess  # noqa: TID251 - programs that run beside the test, and are signalled
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bcrypt
 import pytest
 from gpurig.common.files import make_directory, write_atomic
 from gpurig.common.process import run
@@ -38,12 +32,11 @@ from gpurig.runner.exporter.web.web_config import load_web_config
 from gpurig.runner.metrics_files import web_files
 from standins import wired_box
 from standins.gitlab import certificates
-from standins.missing import missing
+from standins.metrics_server import PASSWORD, USER, serving_demo, write_web_config
+from standins.prometheus import free_port, running_prometheus
 
 if TYPE_CHECKING:
     import docker
-
-PASSWORD = "open sesame: ü"
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,6 @@ class Served:
 
     folder: Path
     port: int
-    process: subprocess.Popen[bytes] | None
     log: Path
 
     def context(self) -> ssl.SSLContext:
@@ -76,47 +68,18 @@ class Served:
             connection.close()
 
 
-def _basic(password: str | None, name: str = "prometheus") -> dict[str, str]:
+def _basic(password: str | None, name: str = USER) -> dict[str, str]:
     if password is None:
         return {}
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def write_web_config(folder: Path, extra: str = "") -> Path:
-    """web.yml with a user and TLS by server.crt, which the authority in ca.pem signed; `extra` are keys of TLS."""
-    if shutil.which("openssl") is None:
-        missing("no openssl to make certificates with", "GPURIG_REQUIRE_PROMTOOL")
-    certificates.make(folder, "127.0.0.1")
-    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-    path = folder / "web.yml"
-    path.write_text(
-        f"tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n{extra}"
-        f"basic_auth_users:\n  prometheus: {hashed}\n"
-    )
-    return path
-
-
 @contextmanager
 def _served(folder: Path, extra: str = "", *, address: str = "0.0.0.0") -> Iterator[Served]:  # noqa: S104 - TLS and users
     web_config = write_web_config(folder, extra)
-    port, log = _free_port(), folder / "exporter.log"
-    command = [sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--backend", "demo"]
-    command += ["--listen", f"{address}:{port}", "--web-config", str(web_config)]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stderr=out)
-    try:
-        assert wait_for(lambda: "serving" in log.read_text() or process.poll() is not None, timeout_s=30)
-        assert process.poll() is None, log.read_text()
-        yield Served(folder, port, process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+    log = folder / "exporter.log"
+    with serving_demo(log, "--web-config", str(web_config), address=address) as port:
+        yield Served(folder, port, log)
 
 
 @pytest.fixture
@@ -221,10 +184,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(served: Served, tmp_p
 
 
 def test_a_real_prometheus_scrapes_it_with_tls_and_a_password(served: Served) -> None:
-    found = shutil.which("prometheus")
-    if found is None:
-        missing("prometheus is not installed (Debian package prometheus)", "GPURIG_REQUIRE_PROMTOOL")
-    folder, port = served.folder, _free_port()
+    folder = served.folder
     (folder / "password").write_text(PASSWORD)
     (folder / "wrong").write_text("wrong")
     jobs = [
@@ -232,34 +192,18 @@ def test_a_real_prometheus_scrapes_it_with_tls_and_a_password(served: Served) ->
             "job_name": name,
             "scheme": "https",
             "tls_config": {"ca_file": str(folder / "ca.pem")},
-            "basic_auth": {"username": "prometheus", "password_file": str(folder / secret)},
+            "basic_auth": {"username": USER, "password_file": str(folder / secret)},
             "static_configs": [{"targets": [f"127.0.0.1:{served.port}"]}],
         }
         for name, secret in (("right", "password"), ("wrong", "wrong"))
     ]
     settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
     (folder / "prometheus.yml").write_text(json.dumps(settings))
-
-    def query(expression: str) -> list[object]:
-        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                result: list[object] = json.load(answer)["data"]["result"]
-                return result
-        except (urllib.error.URLError, ConnectionError):
-            return []
-
-    command = [found, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-        try:
-            assert wait_for(lambda: query('up{job="right"} == 1'), timeout_s=60, interval_s=0.3)
-            assert wait_for(lambda: query('up{job="wrong"} == 0'), timeout_s=60, interval_s=0.3)
-            assert query('gpurig_gpu_memory_used_bytes{job="right"}')
-            assert not query('gpurig_gpu_memory_used_bytes{job="wrong"}')
-        finally:
-            process.terminate()
-            process.wait(30)
+    with running_prometheus(folder / "prometheus.yml", storage=folder / "storage") as prometheus:
+        assert wait_for(lambda: prometheus.query('up{job="right"} == 1'), timeout_s=60, interval_s=0.3)
+        assert wait_for(lambda: prometheus.query('up{job="wrong"} == 0'), timeout_s=60, interval_s=0.3)
+        assert prometheus.query('gpurig_gpu_memory_used_bytes{job="right"}')
+        assert not prometheus.query('gpurig_gpu_memory_used_bytes{job="wrong"}')
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9476", "[::]:9476"])
@@ -280,7 +224,7 @@ def test_in_its_container_the_exporter_reads_the_owners_files_as_a_user_of_its_o
     owners.mkdir(mode=0o700)
     web_config = write_web_config(owners)
     (owners / "server.key").chmod(0o600)
-    port = _free_port()
+    port = free_port()
     # Whatever address others would use, it is the loopback one that is tried here.
     plan = wired_box.plan_of(
         HostFacts(),
@@ -308,7 +252,7 @@ def test_in_its_container_the_exporter_reads_the_owners_files_as_a_user_of_its_o
     try:
         adapter.start(made)
         assert wait_for(lambda: "serving" in adapter.logs(made) or adapter.status(made) != "running", timeout_s=60)
-        one = Served(owners, port, None, owners / "none")
+        one = Served(owners, port, owners / "none")
         assert one.get("/metrics", password="wrong") == 401
         assert one.get("/metrics") == 200, adapter.logs(made)
         assert engine.containers.get(made).exec_run(["id", "-u"]).output.strip() != b"0"
