@@ -10,7 +10,7 @@ import contextlib
 import importlib.metadata
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gpurig.evaljobs.llama_log import last_errors
 from gpurig.evaljobs.llama_model import load_model, release
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.llama_sampling import Chain
+from gpurig.evaljobs.llama_vocabulary import RequestFault, Vocabulary
 from gpurig.evaljobs.models import ModelFile
 
 _BATCH = 512
@@ -52,10 +53,6 @@ class LlamaProvider:
             yield engine
         finally:
             engine.close()
-
-
-class _RequestFault(Exception):  # noqa: N818 - what is wrong with a request, not with the program
-    """The request cannot be answered; its text says why."""
 
 
 class LlamaEngine:
@@ -102,8 +99,7 @@ class LlamaEngine:
         self._batch_size = int(options.n_batch)
         # llama.cpp rounds the context up; what the suite says is the limit.
         self._limit = settings.context
-        self._vocabulary = api.llama_model_get_vocab(self._model)
-        self._token_count = int(api.llama_vocab_n_tokens(self._vocabulary))
+        self._vocabulary = Vocabulary(api, self._model)
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -123,10 +119,10 @@ class LlamaEngine:
         started = time.monotonic()
         prompt: list[int] = []
         try:
-            prompt = self._tokens_of_prompt(request.prompt)
+            prompt = self._vocabulary.prompt(request.prompt, self._limit)
             text, count, finish = self._generate(request, prompt)
             choices = self._score(request.prompt, prompt, request.choices)
-        except _RequestFault as fault:
+        except RequestFault as fault:
             return Completion(
                 id=request.id,
                 text="",
@@ -145,51 +141,26 @@ class LlamaEngine:
             choices=choices,
         )
 
-    def _tokens_of_prompt(self, prompt: str) -> list[int]:
-        tokens = self._tokenize(prompt)
-        if not tokens or not prompt:
-            raise _RequestFault("the prompt is empty")
-        if len(tokens) >= self._limit:
-            raise _RequestFault(
-                f"the prompt has {len(tokens)} tokens, and the context of {self._limit} must hold an answer too"
-            )
-        return tokens
-
-    def _tokenize(self, text: str) -> list[int]:
-        api, vocabulary = self._api, self._vocabulary
-        raw = text.encode("utf-8", "replace")
-        begin = api.llama_vocab_bos(vocabulary)
-        begins = begin >= 0 and raw.startswith(api.llama_vocab_get_text(vocabulary, begin) or b"\0")
-        size = len(raw) + 8
-        buffer = (api.llama_token * size)()
-        count = api.llama_tokenize(vocabulary, raw, len(raw), buffer, size, not begins, True)  # noqa: FBT003 - C API
-        if count < 0:
-            raise _RequestFault("the prompt cannot be turned into tokens")
-        tokens = list(buffer[:count])
-        if tokens and api.llama_vocab_get_add_eos(vocabulary) and tokens[-1] == api.llama_vocab_eos(vocabulary):
-            tokens.pop()  # an end before the answer would end it
-        return tokens
-
     def _generate(self, request: Request, prompt: list[int]) -> tuple[str, int, bool]:
         """The answer's text, its tokens, and whether it ended by itself."""
-        api = self._api
+        vocabulary = self._vocabulary
         self._forget(0)
         self._decode(prompt, 0, scored=len(prompt) - 1)
         stops = tuple(stop.encode() for stop in request.stop)
         output = b""
         room = min(request.sampling.max_tokens, self._limit - len(prompt))
-        with Chain(api, self._vocabulary, request.sampling, request.grammar) as chain:
+        with Chain(self._api, vocabulary.llama, request.sampling, request.grammar) as chain:
             if not chain.valid:
-                raise _RequestFault("the grammar is no valid GBNF")
+                raise RequestFault("the grammar is no valid GBNF")
             for count in range(room):
                 token = chain.pick(self._logits(-1))
                 if token is None:
                     if not count:
-                        raise _RequestFault("the model computed no usable probabilities, or the grammar allows nothing")
+                        raise RequestFault("the model computed no usable probabilities, or the grammar allows nothing")
                     return _text(output), count, True
-                if api.llama_vocab_is_eog(self._vocabulary, token):
+                if vocabulary.ends(token):
                     return _text(output), count, True
-                output += self._piece(token)
+                output += vocabulary.piece(token)
                 found = [position for stop in stops if (position := output.find(stop)) >= 0]
                 if found:
                     return _text(output[: min(found)]), count + 1, True
@@ -198,29 +169,20 @@ class LlamaEngine:
         return _text(output), room, False
 
     def _score(self, text: str, prompt: list[int], choices: tuple[str, ...]) -> dict[str, float]:
-        """The log-probability of every choice after the prompt.
-
-        A choice is tokenized together with the prompt, as the model has seen text in training. Where that changes the
-        prompt's last tokens, every choice is scored from the first token that changes, so that all are comparable.
-        """
+        """The log-probability of every choice after the prompt."""
         if not choices:
             return {}
-        whole = {choice: self._tokenize(text + choice) for choice in choices}
-        shared = min(_common(prompt, tokens) for tokens in whole.values())
-        # The token before the first scored one is decoded again: its logits are the first that are needed.
-        shared = max(1, shared)
+        found = self._vocabulary.continuations(text, prompt, choices, self._limit)
         answer = {}
-        for choice, tokens in whole.items():
-            if len(tokens) > self._limit:
-                raise _RequestFault(
-                    f"the prompt and its continuation have {len(tokens)} tokens, the context {self._limit}"
-                )
-            scored = tokens[shared:]
-            self._rewind(tokens, shared - 1)
-            answer[choice] = self._log_probability(tokens[shared - 1 : -1], shared - 1, scored)
+        for choice, tokens in found.tokens.items():
+            # The token before the first scored one is decoded again: its logits are the first that are needed.
+            self._rewind(tokens, found.shared - 1)
+            answer[choice] = self._log_probability(
+                tokens[found.shared - 1 : -1], found.shared - 1, tokens[found.shared :]
+            )
         return answer
 
-    def _log_probability(self, tokens: list[int], position: int, scored: list[int]) -> float:
+    def _log_probability(self, tokens: Sequence[int], position: int, scored: Sequence[int]) -> float:
         import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
 
         total = 0.0
@@ -231,11 +193,11 @@ class LlamaEngine:
                 logits = self._logits(index).astype(np.float64)
                 top = logits.max()
                 if not math.isfinite(top):
-                    raise _RequestFault("the model computed no usable probabilities")
+                    raise RequestFault("the model computed no usable probabilities")
                 total += float(logits[scored[start + index]] - top - np.log(np.exp(logits - top).sum()))
         return total
 
-    def _rewind(self, tokens: list[int], position: int) -> None:
+    def _rewind(self, tokens: Sequence[int], position: int) -> None:
         """Bring the cache to the first `position` of `tokens`."""
         memory = self._api.llama_get_memory(self._context)
         if not self._api.llama_memory_seq_rm(memory, 0, position, -1):
@@ -248,7 +210,7 @@ class LlamaEngine:
         memory = self._api.llama_get_memory(self._context)
         self._api.llama_memory_seq_rm(memory, 0, position, -1)
 
-    def _decode(self, tokens: list[int], position: int, *, scored: int | None) -> None:
+    def _decode(self, tokens: Sequence[int], position: int, *, scored: int | None) -> None:
         """Decode `tokens` from `position` on; logits of the token at index `scored` (None: of all) are kept."""
         batch = self._batch
         for start in range(0, len(tokens), self._batch_size):
@@ -271,18 +233,9 @@ class LlamaEngine:
         """The logits of the token at `index` of the last batch, as a view into llama.cpp's memory."""
         import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
 
-        return np.ctypeslib.as_array(self._api.llama_get_logits_ith(self._context, index), shape=(self._token_count,))
-
-    def _piece(self, token: int) -> bytes:
-        import ctypes  # noqa: PLC0415
-
-        size = 256
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = self._api.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, False)  # noqa: FBT003 - C API
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count
+        return np.ctypeslib.as_array(
+            self._api.llama_get_logits_ith(self._context, index), shape=(self._vocabulary.size,)
+        )
 
     def _why(self) -> str:
         return self._errors[-1] if self._errors else "it does not say why"
@@ -301,11 +254,6 @@ def demand_device(api: Any) -> None:
             f"this llama.cpp is built for {built[0]}, and finds no such GPU",
             hint="run it on a machine with that GPU, or use the CPU image",
         )
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    length = min(len(one), len(other))
-    return next((index for index in range(length) if one[index] != other[index]), length)
 
 
 def _text(output: bytes) -> str:

@@ -1,0 +1,1 @@
+"""The inference engine: many requests at once through one llama.cpp context."""

@@ -1,0 +1,151 @@
+"""One llama.cpp context with many sequences: the only place of the batched engine that calls llama.cpp to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpurig.common.errors import PrerequisiteError
+from gpurig.evaljobs.inference.works import Copy, Row, Step
+
+
+class NoRoomError(Exception):
+    """llama.cpp cannot make a context of that size."""
+
+
+class Context:
+    """Computes steps.
+
+    Attributes:
+        cells: of each sequence; llama.cpp rounds up what was asked for.
+    """
+
+    def __init__(
+        self, api: Any, model: Any, errors: Sequence[str], *, sequences: int, cells: int, batch: int, threads: int
+    ) -> None:
+        """Make the context.
+
+        Args:
+            api: the module llama_cpp.
+            model: from llama_model.load_model; it must outlive the context.
+            errors: llama.cpp's last words.
+            sequences: how many; each has a part of the cache for itself.
+            cells: of each.
+            batch: tokens that are computed together, at most.
+            threads: of the CPU.
+
+        Raises:
+            NoRoomError: llama.cpp does not make it.
+        """
+        import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
+
+        self._api, self._errors, self._numpy = api, errors, np
+        options = api.llama_context_default_params()
+        options.n_ctx = cells * sequences
+        options.n_batch = options.n_ubatch = max(batch, sequences)
+        options.n_seq_max = sequences
+        options.kv_unified = False
+        options.n_threads = options.n_threads_batch = threads
+        options.no_perf = True
+        self._context = api.llama_init_from_model(model, options)
+        if not self._context:
+            raise NoRoomError(self._why())
+        self.cells = int(api.llama_n_ctx_seq(self._context))
+        self._memory = api.llama_get_memory(self._context)
+        self._vocabulary_size = int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)))
+        self._batch = _Batch(api, int(options.n_batch))
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        if self._context:
+            self._api.llama_free(self._context)
+            self._context = None
+
+    def compute(self, step: Step) -> Any:
+        """Do a step.
+
+        Returns:
+            The logits that its rows want, float32 of shape (wanted tokens, vocabulary), in the rows' order; a view that
+            the next step overwrites.
+
+        Raises:
+            PrerequisiteError: llama.cpp failed to compute.
+        """
+        for copy in step.copies:
+            self._copy(copy)
+        if not step.rows:
+            return self._numpy.empty((0, self._vocabulary_size), dtype=self._numpy.float32)
+        place = wanted = 0
+        for row in step.rows:
+            wanted += self._batch.fill(row, place)
+            place += len(row.tokens) + row.padding
+        self._batch.llama.n_tokens = place
+        code = self._api.llama_decode(self._context, self._batch.llama)
+        if code:
+            raise PrerequisiteError(
+                f"llama.cpp failed to compute (llama_decode: {code}): {self._why()}",
+                hint="what was finished is on disk: free memory, or use a smaller context, and run it again",
+            )
+        for row in step.rows:
+            if row.keep < row.start + len(row.tokens) + row.padding:
+                self._cut(row.sequence, row.keep)
+        if not wanted:
+            return self._numpy.empty((0, self._vocabulary_size), dtype=self._numpy.float32)
+        logits = self._api.llama_get_logits(self._context)
+        return self._numpy.ctypeslib.as_array(logits, shape=(wanted, self._vocabulary_size))
+
+    def _copy(self, copy: Copy) -> None:
+        if copy.source != copy.target:
+            # Between streams llama.cpp copies whole sequences only (llama_kv_cache::seq_cp).
+            self._api.llama_memory_seq_cp(self._memory, copy.source, copy.target, -1, -1)
+        self._cut(copy.target, copy.keep)
+
+    def _cut(self, sequence: int, keep: int) -> None:
+        if not self._api.llama_memory_seq_rm(self._memory, sequence, keep, -1):
+            raise PrerequisiteError(
+                "this model's memory cannot be cut, so its prompts cannot be computed together",
+                hint="use --exact, which answers one prompt after the other",
+            )
+
+    def _why(self) -> str:
+        return self._errors[-1] if self._errors else "it does not say why"
+
+
+class _Batch:
+    """A llama_batch over arrays: it is filled by copies, not token by token.
+
+    Attributes:
+        llama: what llama_decode takes.
+    """
+
+    def __init__(self, api: Any, size: int) -> None:
+        import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
+
+        self._numpy = np
+        self._tokens, self._positions, self._sequences = (np.zeros(size, dtype=np.int32) for _ in range(3))
+        self._wanted = np.zeros(size, dtype=np.int8)
+        # Every token has one sequence: its list of sequences is one element of one array.
+        self._counts = np.ones(size, dtype=np.int32)
+        self._lists = self._sequences.ctypes.data + np.arange(size, dtype=np.uintp) * self._sequences.itemsize
+        fields = dict(api.llama_batch._fields_)
+        self.llama = api.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(fields["token"]),
+            embd=None,
+            pos=self._positions.ctypes.data_as(fields["pos"]),
+            n_seq_id=self._counts.ctypes.data_as(fields["n_seq_id"]),
+            seq_id=self._lists.ctypes.data_as(fields["seq_id"]),
+            logits=self._wanted.ctypes.data_as(fields["logits"]),
+        )
+
+    def fill(self, row: Row, place: int) -> int:
+        """Write a row from `place` on; how many logits it wants."""
+        count, end = len(row.tokens), place + len(row.tokens) + row.padding
+        self._tokens[place : place + count] = row.tokens
+        self._tokens[place + count : end] = row.tokens[-1]
+        self._positions[place:end] = self._numpy.arange(row.start, row.start + end - place)
+        self._sequences[place:end] = row.sequence
+        self._wanted[place:end] = 0
+        wanted = {"none": 0, "last": 1, "all": count}[row.scored]
+        self._wanted[place + count - wanted : place + count] = 1
+        return wanted

@@ -1,0 +1,313 @@
+"""Which tokens are computed next: pure, so that it can be tested without a model.
+
+Every sequence has a part of the cache for itself (llama.cpp's streams), because with one cache for all every token
+attends over the cells of all sequences. What prompts have in common is computed once all the same: a sequence is copied
+from one that has the beginning already, which is a copy of memory, and cut where the prompts part.
+
+Works are taken up in the order of their tokens. There the longest beginning that a prompt shares with any earlier one
+is what it shares with the one just before it, and that one is in its sequence still: sequences that are done keep their
+cells until another work takes their place. So every node of the prompts' prefix tree is computed once, with however few
+sequences.
+
+llama.cpp computes rows together where they are equally long and their sequences' numbers follow one another
+(llama_batch_allocr::split_equal), so shorter rows are padded, and where nothing waits any more, sequences are moved
+together.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpurig.evaljobs.inference.works import Copy, Row, Step, Work
+
+# A shorter beginning is computed again sooner than a whole sequence is copied.
+_WORTH_COPYING = 8
+# Rows are padded as long as this share of what is computed counts.
+_WORTH_PADDING = 0.85
+# Sequences that write wait for fewer tokens of new prompts than this: a call for a few tokens costs as much as one for
+# many, until the processor and not the memory is what is waited for.
+_WORTH_A_CALL = 192
+# So many admissions later a work goes before all that came after it.
+_PATIENCE = 8
+
+
+@dataclass
+class _Sequence:
+    """One sequence of the context.
+
+    Attributes:
+        held: the tokens in its cells.
+        work: who has it; None where it is free.
+        source: what it is to become a copy of, and how many tokens of it; None where that is done.
+        branch: the number of the branch that comes next.
+        written: the token to feed next.
+        answered: the prompt has been computed to its end.
+    """
+
+    number: int
+    held: list[int] = field(default_factory=list)
+    work: Work | None = None
+    source: tuple[_Sequence, int] | None = None
+    branch: int = 0
+    written: int | None = None
+    answered: bool = False
+
+    @property
+    def content(self) -> Sequence[int]:
+        """What its cells will begin with, once what is under way is done."""
+        return self.held if self.work is None or self.answered else self.work.prompt
+
+    @property
+    def doing(self) -> Literal["nothing", "copying", "prompt", "branch", "written", "told"]:
+        """What it would do next; "told": its work waits for a token, or to be closed."""
+        if self.work is None:
+            return "nothing"
+        if self.source is not None:
+            return "copying"
+        if self.answered and self.branch < len(self.work.branches):
+            return "branch"
+        if len(self.held) < len(self.work.prompt):
+            return "prompt"
+        return "told" if self.written is None else "written"
+
+    def todo(self) -> tuple[int, Sequence[int]]:
+        """Where what it feeds next begins, and all of it."""
+        work, doing = self.work, self.doing
+        if work is not None and doing == "branch":
+            branch = work.branches[self.branch]
+            return branch.start, branch.tokens
+        if work is not None and doing == "prompt":
+            return len(self.held), work.prompt[len(self.held) :]
+        return len(self.held), () if self.written is None else (self.written,)
+
+
+class Scheduler:
+    """Decides step by step; the caller computes a step, then writes to or closes each work whose logits it got."""
+
+    def __init__(self, *, sequences: int, cells: int, batch: int) -> None:
+        """An empty cache.
+
+        Args:
+            sequences: how many the context has.
+            cells: of each.
+            batch: tokens of one step, at most.
+        """
+        self._sequences = tuple(_Sequence(number) for number in range(sequences))
+        self._cells, self._batch = cells, batch
+        self._waiting: list[tuple[int, tuple[int, ...], int, Work]] = []
+        self._works: dict[str, _Sequence | None] = {}
+        self._admitted = self._added = 0
+
+    def __len__(self) -> int:
+        """Works that are not closed."""
+        return len(self._works)
+
+    def add(self, work: Work) -> None:
+        """Let a work wait for its turn.
+
+        Raises:
+            ValueError: it needs more cells than a sequence has, or its id is not unique.
+        """
+        if not work.prompt or work.need > self._cells:
+            raise ValueError(f"{work.id} needs {work.need} cells, a sequence has {self._cells}")
+        if work.id in self._works:
+            raise ValueError(f"{work.id} is there already")
+        self._works[work.id] = None
+        # Whoever comes much later has to wait, whatever its first tokens are.
+        age = self._admitted // (_PATIENCE * len(self._sequences))
+        bisect.insort(self._waiting, (age, work.prompt, self._added, work))
+        self._added += 1
+
+    def write(self, work: str, token: int) -> None:
+        """The token that a work's answer goes on with."""
+        sequence = self._works[work]
+        if sequence is None or sequence.written is not None:
+            raise ValueError(f"{work} has nothing to be answered")
+        sequence.written = token
+
+    def close(self, work: str) -> None:
+        """A work is answered, or given up."""
+        sequence = self._works.pop(work)
+        if sequence is None:
+            self._waiting = [entry for entry in self._waiting if entry[-1].id != work]
+            return
+        for other in self._sequences:
+            if other.source is not None and other.source[0] is sequence:
+                other.source = (sequence, min(other.source[1], len(sequence.held)))
+        sequence.work, sequence.source, sequence.written = None, None, None
+
+    def next_step(self) -> Step | None:
+        """What to compute now; None where every work has been told of or there is none.
+
+        The step counts as done with this call: a caller that fails to compute it starts over.
+        """
+        copies = list(self._copies())
+        copies += self._admit()
+        if not self._waiting:
+            copies += self._move_together()
+        for doing in ("branch", "prompt", "written"):
+            candidates = [one for one in self._sequences if one.doing == doing]
+            if candidates:
+                # What was written last is one token each: all of it together, whatever the sequences' numbers.
+                group, length = (candidates, 1) if doing == "written" else self._group(candidates)
+                copies += [
+                    Copy(one.number, one.number, one.todo()[0]) for one in group if one.todo()[0] < len(one.held)
+                ]
+                return Step(tuple(copies), tuple(self._row(one, length) for one in group))
+        if copies:
+            return Step(tuple(copies), ())
+        return None
+
+    def _copies(self) -> Iterator[Copy]:
+        """The copies that can be made by now."""
+        for sequence in self._sequences:
+            if sequence.source is not None:
+                source, length = sequence.source
+                if len(source.held) >= length:
+                    sequence.source = None
+                    sequence.held = source.held[:length]
+                    yield Copy(source.number, sequence.number, length)
+
+    def _admit(self) -> Iterator[Copy]:
+        """Works get sequences."""
+        if not self._worth_admitting():
+            return
+        sources = {id(one.source[0]) for one in self._sequences if one.source is not None}
+        free = [one for one in self._sequences if one.work is None and id(one) not in sources]
+        while self._waiting and free:
+            work = self._waiting.pop(0)[-1]
+            best, length = max(
+                ((one, self._shared(one, work)) for one in self._sequences), key=lambda pair: (pair[1], -pair[0].number)
+            )
+            place = best if length and best in free else free[0]
+            free.remove(place)
+            self._works[work.id] = place
+            self._admitted += 1
+            place.work, place.branch, place.answered, place.written = work, 0, False, None
+            if place is best or length < _WORTH_COPYING:
+                kept = length if place is best else 0
+                yield Copy(place.number, place.number, kept)
+                place.held = place.held[:kept]
+            elif len(best.held) >= length:
+                yield Copy(best.number, place.number, length)
+                place.held = best.held[:length]
+            else:
+                yield Copy(place.number, place.number, 0)
+                place.held, place.source = [], (best, length)
+
+    def _shared(self, sequence: _Sequence, work: Work) -> int:
+        """Tokens that the work's prompt has in common with a sequence; the last one is computed anew for its logits."""
+        return min(common(sequence.content, work.prompt), len(work.prompt) - 1)
+
+    def _worth_admitting(self) -> bool:
+        """Whether new prompts are worth a call while others write."""
+        if not self._waiting or not any(one.doing == "written" for one in self._sequences):
+            return bool(self._waiting)
+        free = sum(one.work is None for one in self._sequences)
+        if 4 * free >= len(self._sequences) or free >= len(self._waiting):
+            return free > 0
+        before: Sequence[int] = max(
+            (one.content for one in self._sequences), key=lambda content: common(content, self._waiting[0][1])
+        )
+        tokens = 0
+        for _, prompt, _, _ in self._waiting[:free]:
+            tokens += len(prompt) - common(before, prompt)
+            before = prompt
+        return tokens >= _WORTH_A_CALL
+
+    def _move_together(self) -> Iterator[Copy]:
+        """Nothing waits: the sequences that write take the places of those that are done."""
+        if any(one.source is not None for one in self._sequences):
+            return
+        for gap in self._sequences:
+            if gap.work is not None:
+                continue
+            last = next((one for one in reversed(self._sequences) if one.work is not None), None)
+            if last is None or last.number < gap.number:
+                return
+            gap.held, gap.work, gap.branch = list(last.held), last.work, last.branch
+            gap.written, gap.answered = last.written, last.answered
+            last.work, last.written = None, None
+            if gap.work is not None:
+                self._works[gap.work.id] = gap
+            yield Copy(last.number, gap.number, len(gap.held))
+
+    def _row(self, sequence: _Sequence, length: int) -> Row:
+        """What a sequence feeds next, as a row of that length; the sequence is where it will be then."""
+        work, doing = sequence.work, sequence.doing
+        if work is None or doing not in ("prompt", "branch", "written"):
+            raise AssertionError("only sequences with something to feed make rows")
+        start, todo = sequence.todo()
+        tokens = todo[:length]
+        whole = len(tokens) == len(todo)
+        number, keep = -1, start + len(tokens)
+        # A prompt's end that a branch cut off is computed again, and its logits are known already.
+        told = doing == "prompt" and sequence.answered
+        scored: Literal["none", "last", "all"] = "last" if whole and not told else "none"
+        if doing == "branch":
+            # What it covered of the prompt is computed again, if anything follows at all.
+            number, keep, scored = sequence.branch, start, "all"
+            sequence.branch += 1
+            del sequence.held[start:]
+        else:
+            sequence.held.extend(tokens)
+            sequence.answered = sequence.answered or (whole and doing == "prompt")
+            sequence.written = None if doing == "written" else sequence.written
+        return Row(
+            work=work.id,
+            sequence=sequence.number,
+            start=start,
+            tokens=tokens,
+            padding=length - len(tokens),
+            kind=doing,
+            scored=scored,
+            keep=keep,
+            branch=number,
+        )
+
+    def _group(self, candidates: Sequence[_Sequence]) -> tuple[list[_Sequence], int]:
+        """The first neighbours that are worth computing in one call, and the length of their rows."""
+        group: list[_Sequence] = []
+        best: tuple[list[_Sequence], int] = ([], 0)
+        lengths: list[int] = []
+        for sequence in candidates:
+            if group and sequence.number != group[-1].number + 1:
+                break
+            group.append(sequence)
+            lengths.append(len(sequence.todo()[1]))
+            longest = min(max(lengths), self._batch // len(group))
+            if sequence.doing == "branch" and longest < max(lengths):
+                break
+            counting = sum(min(length, longest) for length in lengths)
+            fits = all(one.todo()[0] + longest <= self._cells for one in group)
+            if not longest or not fits or counting < _WORTH_PADDING * longest * len(group):
+                break
+            best = (list(group), longest)
+        return best if best[0] else ([candidates[0]], min(lengths[0], self._batch))
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first elements are the same."""
+    low, high = 0, min(len(one), len(other))
+    # Slices are compared at C's speed, elements one by one are not.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if list(one[low:middle]) == list(other[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def tree_size(prompts: Iterable[Sequence[int]]) -> int:
+    """Nodes of the prompts' prefix tree: the fewest tokens that have to be computed for all of them."""
+    ordered = sorted(tuple(prompt) for prompt in prompts)
+    before: tuple[int, ...] = ()
+    size = 0
+    for prompt in ordered:
+        size += len(prompt) - common(before, prompt)
+        before = prompt
+    return size

@@ -1,0 +1,109 @@
+"""Between text and a model's tokens."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class RequestFault(Exception):  # noqa: N818 - what is wrong with a request, not with the program
+    """A request cannot be answered; its text says why."""
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """A prompt with each of its choices, as tokens.
+
+    Attributes:
+        shared: how many first tokens of the prompt all of them begin with; at least one.
+        tokens: prompt and choice together, by choice.
+    """
+
+    shared: int
+    tokens: Mapping[str, Sequence[int]]
+
+
+class Vocabulary:
+    """A model's tokenizer.
+
+    Attributes:
+        llama: llama.cpp's handle.
+        size: how many tokens there are.
+    """
+
+    def __init__(self, api: Any, model: Any) -> None:
+        """Take a loaded model's."""
+        self._api = api
+        self.llama = api.llama_model_get_vocab(model)
+        self.size = int(api.llama_vocab_n_tokens(self.llama))
+
+    def prompt(self, text: str, limit: int) -> list[int]:
+        """A prompt's tokens, with the model's BOS where the text does not begin with it.
+
+        Raises:
+            RequestFault: there are none, or more than leave room for an answer in a context of `limit` tokens.
+        """
+        tokens = self.tokens(text)
+        if not tokens or not text:
+            raise RequestFault("the prompt is empty")
+        if len(tokens) >= limit:
+            raise RequestFault(
+                f"the prompt has {len(tokens)} tokens, and the context of {limit} must hold an answer too"
+            )
+        return tokens
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text with special ones written out.
+
+        Raises:
+            RequestFault: llama.cpp cannot tell.
+        """
+        api = self._api
+        raw = text.encode("utf-8", "replace")
+        begin = api.llama_vocab_bos(self.llama)
+        begins = begin >= 0 and raw.startswith(api.llama_vocab_get_text(self.llama, begin) or b"\0")
+        size = len(raw) + 8
+        buffer = (api.llama_token * size)()
+        count = api.llama_tokenize(self.llama, raw, len(raw), buffer, size, not begins, True)  # noqa: FBT003 - C API
+        if count < 0:
+            raise RequestFault("the prompt cannot be turned into tokens")
+        tokens = list(buffer[:count])
+        if tokens and api.llama_vocab_get_add_eos(self.llama) and tokens[-1] == api.llama_vocab_eos(self.llama):
+            tokens.pop()  # an end before the answer would end it
+        return tokens
+
+    def continuations(self, text: str, prompt: Sequence[int], choices: Sequence[str], limit: int) -> Continuations:
+        """The choices after a prompt.
+
+        A choice is tokenized together with the prompt, as the model has seen text in training. Where that changes the
+        prompt's last tokens, every choice is scored from the first token that changes, so that all are comparable.
+
+        Raises:
+            RequestFault: one is longer than a context of `limit` tokens.
+        """
+        whole = {choice: self.tokens(text + choice) for choice in choices}
+        for tokens in whole.values():
+            if len(tokens) > limit:
+                raise RequestFault(f"the prompt and its continuation have {len(tokens)} tokens, the context {limit}")
+        return Continuations(max(1, min(_common(prompt, tokens) for tokens in whole.values())), whole)
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        return bool(self._api.llama_vocab_is_eog(self.llama, token))
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a text; special ones add nothing."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = self._api.llama_token_to_piece(self.llama, token, buffer, size, 0, False)  # noqa: FBT003 - C API
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    length = min(len(one), len(other))
+    return next((index for index in range(length) if one[index] != other[index]), length)

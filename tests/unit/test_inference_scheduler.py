@@ -1,0 +1,195 @@
+"""The scheduler, held against a cache that does what llama.cpp's does and forgives nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from gpurig.evaljobs.inference.scheduler import Scheduler, common, tree_size
+from gpurig.evaljobs.inference.works import Branch, Row, Step, Work
+from hypothesis import given
+from hypothesis import strategies as st
+
+CELLS, BATCH = 48, 16
+
+
+@dataclass
+class Cache:
+    """Sequences of tokens, as llama.cpp would hold them; what is fed is checked against what was asked."""
+
+    sequences: list[list[int]]
+    computed: int = 0
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    branches: dict[str, list[int]] = field(default_factory=dict)
+
+    def run(self, step: Step, works: dict[str, Work]) -> list[Row]:
+        """Do a step; the rows whose last token's logits it gives."""
+        for copy in step.copies:
+            assert copy.keep <= len(self.sequences[copy.source])
+            self.sequences[copy.target] = self.sequences[copy.source][: copy.keep]
+        lengths = {len(row.tokens) + row.padding for row in step.rows}
+        assert len(lengths) <= 1
+        assert [row.sequence for row in step.rows] == sorted({row.sequence for row in step.rows})
+        assert sum(lengths) * len(step.rows) <= max(BATCH, len(self.sequences))
+        told = []
+        for row in step.rows:
+            held, work = self.sequences[row.sequence], works[row.work]
+            assert row.tokens
+            assert row.start == len(held), "a gap, or cells that were not cut"
+            assert row.start + len(row.tokens) + row.padding <= CELLS
+            if row.kind == "branch":
+                branch = work.branches[row.branch]
+                assert (row.start, tuple(row.tokens), row.scored) == (branch.start, branch.tokens, "all")
+                assert held == list(work.prompt[: branch.start])
+                self.branches.setdefault(work.id, []).append(row.branch)
+            else:
+                expected = [*work.prompt, *self.answers.get(work.id, [])]
+                assert held + list(row.tokens) == expected[: row.start + len(row.tokens)]
+                if row.scored == "last":
+                    assert row.start + len(row.tokens) == len(expected)
+            if row.scored != "none":
+                told.append(row)
+            self.computed += len(row.tokens) * (row.kind == "prompt")
+            self.sequences[row.sequence] = [*held, *row.tokens][: row.keep]
+        return told
+
+
+def run(works: Sequence[Work], *, sequences: int, quit_early: frozenset[str] = frozenset()) -> Cache:
+    """Answer every work with as many tokens as it has room for."""
+    scheduler = Scheduler(sequences=sequences, cells=CELLS, batch=BATCH)
+    known = {work.id: work for work in works}
+    cache = Cache([[] for _ in range(sequences)])
+    for work in works:
+        scheduler.add(work)
+    for _ in range(100 * (1 + len(works))):
+        step = scheduler.next_step()
+        if step is None:
+            break
+        for row in cache.run(step, known):
+            work, written = known[row.work], cache.answers.setdefault(row.work, [])
+            if row.work in quit_early:
+                scheduler.close(row.work)
+            elif row.kind != "branch" and len(written) < work.room:
+                written.append(1000 + len(written))
+                scheduler.write(row.work, written[-1])
+            elif len(written) == work.room and len(cache.branches.get(row.work, [])) == len(work.branches):
+                scheduler.close(row.work)
+    assert len(scheduler) == 0, "somebody starves"
+    return cache
+
+
+@st.composite
+def works(draw: st.DrawFn) -> list[Work]:
+    """Prompts that share beginnings."""
+    stems = draw(st.lists(st.lists(st.integers(0, 3), max_size=24), min_size=1, max_size=3))
+    made = []
+    for number in range(draw(st.integers(0, 12))):
+        prompt = (*draw(st.sampled_from(stems)), *draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)))
+        start = draw(st.integers(1, len(prompt)))
+        branches = draw(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), max_size=3))
+        made.append(
+            Work(
+                id=f"w{number}",
+                prompt=prompt,
+                room=draw(st.integers(0, 6)),
+                branches=tuple(Branch(start, tuple(tokens)) for tokens in branches),
+            )
+        )
+    return made
+
+
+@given(works(), st.integers(1, 6))
+def test_every_work_is_answered_with_its_own_tokens_and_every_branch_is_fed_once(made, sequences):
+    cache = run(made, sequences=sequences)
+    assert cache.answers.keys() == {work.id for work in made}
+    for work in made:
+        assert len(cache.answers[work.id]) == work.room
+        assert cache.branches.get(work.id, []) == list(range(len(work.branches)))
+
+
+@given(works(), st.integers(1, 6))
+def test_whoever_is_given_up_early_takes_nobody_along(made, sequences):
+    early = frozenset(work.id for work in made[::2])
+    cache = run(made, sequences=sequences, quit_early=early)
+    for work in made:
+        assert len(cache.answers[work.id]) == (0 if work.id in early else work.room)
+
+
+@given(works(), st.integers(1, 6))
+def test_equal_works_make_equal_steps_in_whatever_order_they_come(made, sequences):
+    one = run(made, sequences=sequences)
+    distinct = {work.prompt for work in made}
+    if len(distinct) == len(made):
+        other = run(made[::-1], sequences=sequences)
+        assert one.sequences == other.sequences
+        assert one.computed == other.computed
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=20), max_size=30), st.integers(1, 6))
+def test_every_node_of_the_prefix_tree_is_computed_once_with_however_few_sequences(prompts, sequences):
+    made = [Work(str(number), tuple(prompt), room=2) for number, prompt in enumerate(prompts)]
+    cache = run(made, sequences=sequences)
+    # A prompt's last token is computed for its own logits; what is shorter than it is worth to copy is computed again.
+    short = 7 * len(made)
+    assert cache.computed <= tree_size(prompts) + len(made) + short
+
+
+def test_a_shared_beginning_is_computed_once_for_more_works_than_sequences():
+    stem = tuple(range(20))
+    made = [Work(str(number), (*stem, 100 + number, 200), room=3) for number in range(40)]
+    cache = run(made, sequences=4)
+    assert cache.computed == tree_size([work.prompt for work in made]) == 20 + 40 * 2
+
+
+def test_what_is_shared_on_several_levels_is_computed_once_on_each():
+    made = [
+        Work(f"{document}-{question}", (*range(10), *[50 + document] * 10, 100 + question), room=2)
+        for document in range(5)
+        for question in range(5)
+    ]
+    cache = run(made[::-1], sequences=3)
+    assert cache.computed == 10 + 5 * 10 + 25
+
+
+def test_rows_of_unequal_length_are_padded_rather_than_computed_apart():
+    made = [Work(str(number), tuple([number] * length), room=1) for number, length in enumerate((8, 7, 8))]
+    scheduler = Scheduler(sequences=3, cells=CELLS, batch=64)
+    for work in made:
+        scheduler.add(work)
+    step = scheduler.next_step()
+    assert step is not None
+    assert [(len(row.tokens), row.padding, row.keep) for row in step.rows] == [(8, 0, 8), (7, 1, 7), (8, 0, 8)]
+
+
+def test_a_latecomer_does_not_wait_for_ever_for_those_whose_tokens_sort_before_its_own():
+    scheduler = Scheduler(sequences=1, cells=CELLS, batch=BATCH)
+    scheduler.add(Work("last", (9, 9), room=0))
+    answered = []
+    for number in range(200):
+        scheduler.add(Work(f"first-{number}", (0, number), room=0))
+        step = scheduler.next_step()
+        while step is not None and not (step.rows and step.rows[0].scored == "last"):
+            step = scheduler.next_step()
+        assert step is not None
+        answered.append(step.rows[0].work)
+        scheduler.close(answered[-1])
+        if answered[-1] == "last":
+            break
+    assert answered[-1] == "last"
+
+
+def test_nothing_is_taken_that_has_no_room():
+    scheduler = Scheduler(sequences=1, cells=CELLS, batch=BATCH)
+    with pytest.raises(ValueError, match="needs 49 cells"):
+        scheduler.add(Work("a", (1,) * CELLS, room=1))
+    scheduler.add(Work("a", (1,), room=1))
+    with pytest.raises(ValueError, match="there already"):
+        scheduler.add(Work("a", (1,), room=1))
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_common_counts_the_equal_first_elements(one, other):
+    length = common(one, other)
+    assert one[:length] == other[:length]
+    assert length == min(len(one), len(other)) or one[length] != other[length]
