@@ -86,10 +86,12 @@ class EngineSettings:
     Attributes:
         context: tokens of prompt and answer together.
         threads: CPU threads.
+        parallel: requests that are answered at the same time, at most; as many as pay where None.
     """
 
     context: int
     threads: int
+    parallel: int | None = None
 
 
 class EngineProvider(Protocol):

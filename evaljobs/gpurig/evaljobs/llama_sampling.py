@@ -52,7 +52,13 @@ class Chain:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._api.llama_sampler_free(self._chain)
+        self.close()
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        if self._chain:
+            self._api.llama_sampler_free(self._chain)
+            self._chain = None
 
     def pick(self, logits: Any) -> int | None:
         """The next token, or None where no token has a finite probability (a grammar that is met, NaN).

@@ -1,0 +1,181 @@
+"""One request on its way to its answer: what is written, and what is scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from gpurig.evaljobs.engine import Completion, Request
+from gpurig.evaljobs.inference.works import Branch, Work
+from gpurig.evaljobs.llama_sampling import Chain
+from gpurig.evaljobs.llama_vocabulary import Continuations, RequestFault, Vocabulary
+
+
+class Answer:
+    """Gets logits, says which token comes next, until the request is answered.
+
+    Attributes:
+        work: the request as the scheduler sees it.
+    """
+
+    def __init__(self, api: Any, vocabulary: Vocabulary, request: Request, *, limit: int) -> None:
+        """Tokenize.
+
+        Args:
+            api: the module llama_cpp.
+            vocabulary: the model's.
+            request: what is asked.
+            limit: tokens of prompt and answer together, at most.
+
+        Raises:
+            RequestFault: the request cannot be answered.
+        """
+        self._api, self._vocabulary, self._request = api, vocabulary, request
+        self._started = time.monotonic()
+        self._prompt = vocabulary.prompt(request.prompt, limit)
+        self._found: Continuations | None = None
+        self._scores: dict[str, float] = {}
+        # The choices of a branch, in the order of branches: equal tokens are fed once.
+        self._branches: dict[Branch, list[str]] = {}
+        if request.choices:
+            self._found = vocabulary.continuations(request.prompt, self._prompt, request.choices, limit)
+            self._plan_branches(self._found)
+        self._room = min(request.sampling.max_tokens, limit - len(self._prompt))
+        self.work = Work(request.id, tuple(self._prompt), self._room, tuple(self._branches))
+        self._chain: Chain | None = None
+        self._output, self._count = b"", 0
+        self._stops = tuple(stop.encode() for stop in request.stop)
+        self._finish: Literal["stop", "length", ""] = ""
+        self._pending = len(self._branches)
+
+    def _plan_branches(self, found: Continuations) -> None:
+        """What has to be fed for the choices' logits; the first token's are the prompt's own where nothing changed."""
+        whole = found.shared == len(self._prompt)
+        start = found.shared if whole else found.shared - 1
+        for choice, tokens in found.tokens.items():
+            fed = tuple(tokens[start:-1])
+            if fed:
+                self._branches.setdefault(Branch(start, fed), []).append(choice)
+            elif len(tokens) == found.shared:
+                # It adds no token at all.
+                self._scores[choice] = 0.0
+
+    def close(self) -> None:
+        """Free the samplers; a second call does nothing."""
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+    @property
+    def done(self) -> bool:
+        """Everything that was asked for is known."""
+        return bool(self._finish) and not self._pending
+
+    def prompted(self, logits: Any) -> int | None:
+        """The prompt's last logits: the first token to feed, or None where the answer is finished.
+
+        Raises:
+            RequestFault: no usable probabilities, or no valid grammar.
+        """
+        if self._found is not None and self._found.shared == len(self._prompt):
+            firsts = log_probabilities(logits[None, :])[0]
+            for choice, tokens in self._found.tokens.items():
+                if len(tokens) > self._found.shared:
+                    self._scores[choice] = float(firsts[tokens[self._found.shared]])
+        self._chain = Chain(self._api, self._vocabulary.llama, self._request.sampling, self._request.grammar)
+        if not self._chain.valid:
+            raise RequestFault("the grammar is no valid GBNF")
+        return self.written(logits)
+
+    def written(self, logits: Any) -> int | None:
+        """The logits after the last token: the next one to feed, or None where the answer is finished.
+
+        Raises:
+            RequestFault: no usable probabilities.
+        """
+        if self._chain is None:
+            raise AssertionError("the prompt comes first")
+        token = self._chain.pick(logits)
+        if token is None and not self._count:
+            raise RequestFault("the model computed no usable probabilities, or the grammar allows nothing")
+        if token is None or self._vocabulary.ends(token):
+            self._end("stop")
+            return None
+        self._output += self._vocabulary.piece(token)
+        self._count += 1
+        found = [position for stop in self._stops if (position := self._output.find(stop)) >= 0]
+        if found:
+            self._output = self._output[: min(found)]
+            self._end("stop")
+            return None
+        if self._count == self._room:
+            self._end("length")
+            return None
+        return token
+
+    def _end(self, finish: Literal["stop", "length"]) -> None:
+        self._finish = finish
+        self.close()
+
+    def scored(self, branch: int, logits: Any) -> None:
+        """The logits of a branch's tokens, of shape (tokens, vocabulary).
+
+        Raises:
+            RequestFault: no usable probabilities.
+        """
+        found = self._found
+        if found is None:
+            raise AssertionError("there are no branches without choices")
+        fed = list(self._branches)[branch]
+        logarithms = log_probabilities(logits)
+        for choice in self._branches[fed]:
+            tokens: Sequence[int] = found.tokens[choice]
+            following = tokens[fed.start + 1 :]
+            total = sum(float(logarithms[index][token]) for index, token in enumerate(following))
+            self._scores[choice] = self._scores.get(choice, 0.0) + total
+        self._pending -= 1
+
+    def completion(self) -> Completion:
+        """The answer."""
+        return Completion(
+            id=self._request.id,
+            text=self._output.decode("utf-8", "replace"),
+            finish=self._finish or "length",
+            prompt_tokens=len(self._prompt),
+            completion_tokens=self._count,
+            seconds=time.monotonic() - self._started,
+            choices={choice: self._scores[choice] for choice in self._request.choices},
+        )
+
+    def failed(self, fault: RequestFault) -> Completion:
+        """The answer where there is none."""
+        return failed(self._request, fault, prompt_tokens=len(self._prompt), since=self._started)
+
+
+def failed(request: Request, fault: RequestFault, *, prompt_tokens: int, since: float) -> Completion:
+    """What is answered to a request that cannot be."""
+    return Completion(
+        id=request.id,
+        text="",
+        finish="error",
+        error=str(fault),
+        prompt_tokens=prompt_tokens,
+        seconds=time.monotonic() - since,
+    )
+
+
+def log_probabilities(logits: Any) -> Any:
+    """Natural logarithms of the probabilities, float64, of logits of shape (tokens, vocabulary).
+
+    Raises:
+        RequestFault: a row has none that is finite.
+    """
+    import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
+
+    values = logits.astype(np.float64)
+    top = values.max(axis=1, keepdims=True)
+    if not np.isfinite(top).all():
+        raise RequestFault("the model computed no usable probabilities")
+    values -= top
+    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
