@@ -19,6 +19,7 @@ class Cache:
     """Sequences of tokens, as llama.cpp would hold them; what is fed is checked against what was asked."""
 
     sequences: list[list[int]]
+    cut: bool = True
     computed: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     branches: dict[str, list[int]] = field(default_factory=dict)
@@ -27,11 +28,13 @@ class Cache:
         """Do a step; the rows whose last token's logits it gives."""
         for copy in step.copies:
             assert copy.keep <= len(self.sequences[copy.source])
+            assert self.cut or copy.keep == 0
             self.sequences[copy.target] = self.sequences[copy.source][: copy.keep]
         lengths = {len(row.tokens) + row.padding for row in step.rows}
         assert len(lengths) <= 1
         assert [row.sequence for row in step.rows] == sorted({row.sequence for row in step.rows})
-        assert sum(lengths) * len(step.rows) <= max(BATCH, len(self.sequences))
+        if len(step.rows) > 1:
+            assert sum(lengths) * len(step.rows) <= max(BATCH, len(self.sequences))
         told = []
         for row in step.rows:
             held, work = self.sequences[row.sequence], works[row.work]
@@ -40,26 +43,34 @@ class Cache:
             assert row.start + len(row.tokens) + row.padding <= CELLS
             if row.kind == "branch":
                 branch = work.branches[row.branch]
-                assert (row.start, tuple(row.tokens), row.scored) == (branch.start, branch.tokens, "all")
-                assert held == list(work.prompt[: branch.start])
+                assert [*held, *row.tokens] == [*work.prompt[: branch.start], *branch.tokens]
+                assert row.scored == len(branch.tokens) <= len(row.tokens)
                 self.branches.setdefault(work.id, []).append(row.branch)
             else:
                 expected = [*work.prompt, *self.answers.get(work.id, [])]
                 assert held + list(row.tokens) == expected[: row.start + len(row.tokens)]
-                if row.scored == "last":
+                if row.scored:
                     assert row.start + len(row.tokens) == len(expected)
-            if row.scored != "none":
+            if row.scored:
                 told.append(row)
             self.computed += len(row.tokens) * (row.kind == "prompt")
+            assert self.cut or (not row.padding and row.keep in {0, row.start + len(row.tokens)})
             self.sequences[row.sequence] = [*held, *row.tokens][: row.keep]
         return told
 
 
-def run(works: Sequence[Work], *, sequences: int, quit_early: frozenset[str] = frozenset()) -> Cache:
+def run(
+    works: Sequence[Work],
+    *,
+    sequences: int,
+    quit_early: frozenset[str] = frozenset(),
+    share: bool = True,
+    cut: bool = True,
+) -> Cache:
     """Answer every work with as many tokens as it has room for."""
-    scheduler = Scheduler(sequences=sequences, cells=CELLS, batch=BATCH)
+    scheduler = Scheduler(sequences=sequences, cells=CELLS, batch=BATCH, share=share, cut=cut)
     known = {work.id: work for work in works}
-    cache = Cache([[] for _ in range(sequences)])
+    cache = Cache([[] for _ in range(sequences)], cut)
     for work in works:
         scheduler.add(work)
     for _ in range(100 * (1 + len(works))):
@@ -99,9 +110,10 @@ def works(draw: st.DrawFn) -> list[Work]:
     return made
 
 
-@given(works(), st.integers(1, 6))
-def test_every_work_is_answered_with_its_own_tokens_and_every_branch_is_fed_once(made, sequences):
-    cache = run(made, sequences=sequences)
+@pytest.mark.parametrize(("share", "cut"), [(True, True), (False, True), (True, False)])
+@given(made=works(), sequences=st.integers(1, 6))
+def test_every_work_is_answered_with_its_own_tokens_and_every_branch_is_fed_once(share, cut, made, sequences):
+    cache = run(made, sequences=sequences, share=share, cut=cut)
     assert cache.answers.keys() == {work.id for work in made}
     for work in made:
         assert len(cache.answers[work.id]) == work.room
@@ -142,6 +154,29 @@ def test_a_shared_beginning_is_computed_once_for_more_works_than_sequences():
     assert cache.computed == tree_size([work.prompt for work in made]) == 20 + 40 * 2
 
 
+@given(works(), st.data())
+def test_alone_and_without_sharing_a_work_is_computed_in_the_same_rows_whatever_else_there_is(made, data):
+    def rows(*some: Work) -> dict[str, list[tuple[str, int, tuple[int, ...]]]]:
+        scheduler = Scheduler(sequences=1, cells=CELLS, batch=BATCH, share=False)
+        found: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {}
+        for work in some:
+            scheduler.add(work)
+        while (step := scheduler.next_step()) is not None:
+            for row in step.rows:
+                found.setdefault(row.work, []).append((row.kind, row.start, tuple(row.tokens)))
+                fed = [kind for kind, _, _ in found[row.work]]
+                branches = next(len(work.branches) for work in some if work.id == row.work)
+                if fed.count("branch") == branches and fed[-1] != "prompt":
+                    scheduler.close(row.work)
+                elif row.scored and row.kind == "prompt":
+                    scheduler.write(row.work, 7)
+        return found
+
+    if made:
+        one = data.draw(st.sampled_from(made))
+        assert rows(one)[one.id] == rows(*made)[one.id]
+
+
 def test_what_is_shared_on_several_levels_is_computed_once_on_each():
     made = [
         Work(f"{document}-{question}", (*range(10), *[50 + document] * 10, 100 + question), room=2)
@@ -169,7 +204,7 @@ def test_a_latecomer_does_not_wait_for_ever_for_those_whose_tokens_sort_before_i
     for number in range(200):
         scheduler.add(Work(f"first-{number}", (0, number), room=0))
         step = scheduler.next_step()
-        while step is not None and not (step.rows and step.rows[0].scored == "last"):
+        while step is not None and not (step.rows and step.rows[0].scored):
             step = scheduler.next_step()
         assert step is not None
         answered.append(step.rows[0].work)

@@ -51,7 +51,7 @@ class Completion:
         text: without the stop text that ended it.
         finish: "stop", "length" (`max_tokens`, or the context is full), "error".
         error: why there is no answer; the same request fails again in the same way.
-        seconds: wall time of this request.
+        seconds: from its first computed token to its last; others may be computed in the same time.
         choices: log-probability (natural) of every one of the request's choices as the prompt's continuation.
     """
 
@@ -87,11 +87,13 @@ class EngineSettings:
         context: tokens of prompt and answer together.
         threads: CPU threads.
         parallel: requests that are answered at the same time, at most; as many as pay where None.
+        exact: one request after the other, so that an answer depends on its request alone, to the byte.
     """
 
     context: int
     threads: int
     parallel: int | None = None
+    exact: bool = False
 
 
 class EngineProvider(Protocol):

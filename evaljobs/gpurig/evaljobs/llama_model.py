@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpurig.common.errors import InputError
+from gpurig.common.errors import InputError, PrerequisiteError
 
 _SHORT = 64
 
@@ -49,6 +49,21 @@ def load_model(api: Any, path: Path, errors: Sequence[str], *, gpu: bool) -> Any
             hint="the file is damaged, or made for a newer llama.cpp than this installation's",
         )
     return model
+
+
+def demand_device(api: Any) -> None:
+    """A GPU build that finds no GPU must not compute on the CPU in silence.
+
+    Raises:
+        PrerequisiteError: it is one, and there is none.
+    """
+    libraries = Path(api.__file__).parent / "lib"
+    built = [name for name in ("cuda", "hip") if any(libraries.glob(f"libggml-{name}.so*"))]
+    if built and not api.llama_supports_gpu_offload():
+        raise PrerequisiteError(
+            f"this llama.cpp is built for {built[0]}, and finds no such GPU",
+            hint="run it on a machine with that GPU, or use the CPU image",
+        )
 
 
 def release(api: Any, *, model: Any, context: Any, batch: Any) -> None:

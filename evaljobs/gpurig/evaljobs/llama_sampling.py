@@ -29,11 +29,15 @@ class Chain:
             self._size, dtype=np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
         )
         self.valid = True
+        self._grammar: Any = None
+        # Nothing but the grammar stands between the likeliest token and the choice.
+        self._plain = sampling.temperature == 0.0 and sampling.repeat_penalty in (0.0, 1.0)
         self._chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         if grammar:
             constraint = api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
             self.valid = bool(constraint)
             if self.valid:
+                self._grammar = constraint
                 self._add(constraint)
         if sampling.repeat_penalty not in (0.0, 1.0):
             self._add(api.llama_sampler_init_penalties(self._size, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
@@ -65,8 +69,27 @@ class Chain:
 
         `llama_sampler_sample` would take any token then, and a grammar that gets one it forbids ends the process.
         """
-        if not self._numpy.isfinite(logits).any() or self._numpy.isnan(logits).any():
+        if self._numpy.isnan(logits).any() or not self._numpy.isfinite(logits).any():
             return None
+        token = self._likeliest(logits) if self._plain else None
+        if token is None:
+            token = self._chosen(logits)
+        if token is not None:
+            self._api.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _likeliest(self, logits: Any) -> int | None:
+        """What a greedy choice would come to, unless the grammar forbids it: one token is asked about sooner than all."""
+        token = int(logits.argmax())
+        if self._grammar is None:
+            return token
+        candidate = self._api.llama_token_data(id=token, logit=1.0, p=0.0)
+        array = self._api.llama_token_data_array(data=ctypes.pointer(candidate), size=1, selected=-1, sorted=False)
+        self._api.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return token if candidate.logit > -self._numpy.inf else None
+
+    def _chosen(self, logits: Any) -> int | None:
+        """What the whole chain chooses from all tokens."""
         candidates = self._candidates
         candidates["id"] = self._numpy.arange(self._size, dtype=self._numpy.int32)
         candidates["logit"] = logits
@@ -78,11 +101,7 @@ class Chain:
         if not 0 <= array.selected < array.size:
             return None
         chosen = array.data[array.selected]
-        if chosen.logit == -self._numpy.inf:
-            return None
-        token = int(chosen.id)
-        self._api.llama_sampler_accept(self._chain, token)
-        return token
+        return None if chosen.logit == -self._numpy.inf else int(chosen.id)
 
     def _add(self, sampler: Any) -> None:
         self._api.llama_sampler_chain_add(self._chain, sampler)

@@ -32,7 +32,7 @@ class Answer:
             RequestFault: the request cannot be answered.
         """
         self._api, self._vocabulary, self._request = api, vocabulary, request
-        self._started = time.monotonic()
+        self._begun, self._started = False, time.monotonic()
         self._prompt = vocabulary.prompt(request.prompt, limit)
         self._found: Continuations | None = None
         self._scores: dict[str, float] = {}
@@ -60,6 +60,11 @@ class Answer:
             elif len(tokens) == found.shared:
                 # It adds no token at all.
                 self._scores[choice] = 0.0
+
+    def begin(self) -> None:
+        """Its first tokens are computed: the time until now was spent on others."""
+        if not self._begun:
+            self._begun, self._started = True, time.monotonic()
 
     def close(self) -> None:
         """Free the samplers; a second call does nothing."""

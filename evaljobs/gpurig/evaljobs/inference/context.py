@@ -42,7 +42,9 @@ class Context:
         self._api, self._errors, self._numpy = api, errors, np
         options = api.llama_context_default_params()
         options.n_ctx = cells * sequences
-        options.n_batch = options.n_ubatch = max(batch, sequences)
+        # A branch may be longer than what is computed together: llama.cpp divides it then.
+        options.n_batch = max(batch, sequences, cells)
+        options.n_ubatch = max(batch, sequences)
         options.n_seq_max = sequences
         options.kv_unified = False
         options.n_threads = options.n_threads_batch = threads
@@ -146,6 +148,5 @@ class _Batch:
         self._positions[place:end] = self._numpy.arange(row.start, row.start + end - place)
         self._sequences[place:end] = row.sequence
         self._wanted[place:end] = 0
-        wanted = {"none": 0, "last": 1, "all": count}[row.scored]
-        self._wanted[place + count - wanted : place + count] = 1
-        return wanted
+        self._wanted[place + count - row.scored : place + count] = 1
+        return row.scored

@@ -39,6 +39,7 @@ class _Sequence:
     """One sequence of the context.
 
     Attributes:
+        cut: its last tokens can be forgotten.
         held: the tokens in its cells.
         work: who has it; None where it is free.
         source: what it is to become a copy of, and how many tokens of it; None where that is done.
@@ -48,6 +49,7 @@ class _Sequence:
     """
 
     number: int
+    cut: bool
     held: list[int] = field(default_factory=list)
     work: Work | None = None
     source: tuple[_Sequence, int] | None = None
@@ -78,7 +80,9 @@ class _Sequence:
         work, doing = self.work, self.doing
         if work is not None and doing == "branch":
             branch = work.branches[self.branch]
-            return branch.start, branch.tokens
+            if self.cut:
+                return branch.start, branch.tokens
+            return 0, (*work.prompt[: branch.start], *branch.tokens)
         if work is not None and doing == "prompt":
             return len(self.held), work.prompt[len(self.held) :]
         return len(self.held), () if self.written is None else (self.written,)
@@ -87,16 +91,21 @@ class _Sequence:
 class Scheduler:
     """Decides step by step; the caller computes a step, then writes to or closes each work whose logits it got."""
 
-    def __init__(self, *, sequences: int, cells: int, batch: int) -> None:
+    def __init__(self, *, sequences: int, cells: int, batch: int, share: bool = True, cut: bool = True) -> None:
         """An empty cache.
 
         Args:
             sequences: how many the context has.
             cells: of each.
-            batch: tokens of one step, at most.
+            batch: tokens of one step, at most; a branch that is longer makes a longer step.
+            share: compute once what prompts have in common. Without it, and with one sequence, what is computed for a
+                work depends on that work alone.
+            cut: the last tokens of a sequence can be forgotten, which a recurrent model's memory cannot. Without it
+                nothing is shared and nothing padded, and a branch is computed with the prompt before it.
         """
-        self._sequences = tuple(_Sequence(number) for number in range(sequences))
+        self._sequences = tuple(_Sequence(number, cut=cut) for number in range(sequences))
         self._cells, self._batch = cells, batch
+        self._share, self._cut = share and cut, cut
         self._waiting: list[tuple[int, tuple[int, ...], int, Work]] = []
         self._works: dict[str, _Sequence | None] = {}
         self._admitted = self._added = 0
@@ -146,7 +155,7 @@ class Scheduler:
         """
         copies = list(self._copies())
         copies += self._admit()
-        if not self._waiting:
+        if not self._waiting and self._cut:
             copies += self._move_together()
         for doing in ("branch", "prompt", "written"):
             candidates = [one for one in self._sequences if one.doing == doing]
@@ -200,6 +209,8 @@ class Scheduler:
 
     def _shared(self, sequence: _Sequence, work: Work) -> int:
         """Tokens that the work's prompt has in common with a sequence; the last one is computed anew for its logits."""
+        if not self._share:
+            return 0
         return min(common(sequence.content, work.prompt), len(work.prompt) - 1)
 
     def _worth_admitting(self) -> bool:
@@ -246,11 +257,11 @@ class Scheduler:
         number, keep = -1, start + len(tokens)
         # A prompt's end that a branch cut off is computed again, and its logits are known already.
         told = doing == "prompt" and sequence.answered
-        scored: Literal["none", "last", "all"] = "last" if whole and not told else "none"
+        scored = int(whole and not told)
         if doing == "branch":
-            # What it covered of the prompt is computed again, if anything follows at all.
-            number, keep, scored = sequence.branch, start, "all"
+            number, keep, scored = sequence.branch, start, len(work.branches[sequence.branch].tokens)
             sequence.branch += 1
+            # What it covered of the prompt is computed again, if anything follows at all.
             del sequence.held[start:]
         else:
             sequence.held.extend(tokens)
@@ -283,10 +294,14 @@ class Scheduler:
                 break
             counting = sum(min(length, longest) for length in lengths)
             fits = all(one.todo()[0] + longest <= self._cells for one in group)
-            if not longest or not fits or counting < _WORTH_PADDING * longest * len(group):
+            worth = _WORTH_PADDING if self._cut else 1
+            if not longest or not fits or counting < worth * longest * len(group):
                 break
             best = (list(group), longest)
-        return best if best[0] else ([candidates[0]], min(lengths[0], self._batch))
+        if best[0]:
+            return best
+        # A branch goes in one piece, because its sequence is cut back behind it.
+        return [candidates[0]], lengths[0] if candidates[0].doing == "branch" else min(lengths[0], self._batch)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

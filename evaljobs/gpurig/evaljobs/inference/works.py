@@ -65,8 +65,9 @@ class Row:
         start: the position of the first.
         tokens: those that count.
         padding: how many more are fed behind them, of any kind, so that all rows of the step are equally long.
-        kind: "prompt": part of the prompt; "branch": a whole branch; "written": the token that was written last.
-        scored: whose logits are wanted: of no token, of the last, of all.
+        kind: "prompt": part of the prompt; "branch": a whole branch, with the prompt before it where the sequence does
+            not hold that; "written": the token that was written last.
+        scored: of how many tokens logits are wanted, the last ones.
         keep: the sequence's length after the step; what is behind is forgotten.
         branch: the number of the work's branch, for kind "branch".
     """
@@ -77,7 +78,7 @@ class Row:
     tokens: Sequence[int]
     padding: int
     kind: Literal["prompt", "branch", "written"]
-    scored: Literal["none", "last", "all"]
+    scored: int
     keep: int
     branch: int = -1
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import Gguf, read_gguf
-from gpurig.evaljobs.llama import demand_device
 from gpurig.evaljobs.llama_log import last_errors
-from gpurig.evaljobs.llama_model import load_model, release
+from gpurig.evaljobs.llama_model import demand_device, load_model, release
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.quantize.graph_inputs import InputSquares
 

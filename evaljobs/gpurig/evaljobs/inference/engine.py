@@ -1,4 +1,4 @@
-"""The batched engine: any number of requests through as many sequences as there is memory for."""
+"""The inference engine: any number of requests through as many sequences as there is memory for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpurig.evaljobs.inference.context import Context, NoRoomError
 from gpurig.evaljobs.inference.scheduler import Scheduler
 from gpurig.evaljobs.inference.works import Row
 from gpurig.evaljobs.llama_log import last_errors
-from gpurig.evaljobs.llama_model import load_model, release
+from gpurig.evaljobs.llama_model import demand_device, load_model, release
 from gpurig.evaljobs.llama_vocabulary import RequestFault, Vocabulary
 from gpurig.evaljobs.models import ModelFile
 
@@ -25,8 +25,12 @@ _MOST_SEQUENCES = 32
 _SPARE_CELLS = 16
 
 
-class BatchedEngine:
-    """One model, many sequences."""
+class InferenceEngine:
+    """One model, many sequences; one alone where the answers have to be exact.
+
+    Attributes:
+        sequences: of the last run.
+    """
 
     def __init__(self, model: ModelFile, settings: EngineSettings) -> None:
         """Load the model; the cache is made when the requests are known.
@@ -38,12 +42,18 @@ class BatchedEngine:
 
         self._api = llama_cpp
         self._settings = settings
+        self.sequences = 0
         self._errors = last_errors(llama_cpp)
         self._errors.clear()
         llama_cpp.llama_backend_init()
+        demand_device(llama_cpp)
         gpu = bool(llama_cpp.llama_supports_gpu_offload())
         self._model = load_model(llama_cpp, model.path, self._errors, gpu=gpu)
         self._vocabulary = Vocabulary(llama_cpp, self._model)
+        # What has been computed cannot be taken back where the past is one state and not a list of tokens.
+        self._cut = not (
+            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        )
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -74,8 +84,12 @@ class BatchedEngine:
 
     def _context(self, answers: Mapping[str, Answer]) -> Context:
         """A context for these works: with half the sequences where there is no memory for all."""
-        cells = max(answer.work.need for answer in answers.values()) + _SPARE_CELLS
-        sequences = min(len(answers), self._settings.parallel or _MOST_SEQUENCES)
+        if self._settings.exact:
+            # The size of the context must not depend on the other requests.
+            cells, sequences = self._settings.context, 1
+        else:
+            cells = max(answer.work.need for answer in answers.values()) + _SPARE_CELLS
+            sequences = min(len(answers), self._settings.parallel or _MOST_SEQUENCES)
         while True:
             try:
                 context = Context(
@@ -99,20 +113,27 @@ class BatchedEngine:
                 return context
 
     def _answered(self, context: Context, answers: dict[str, Answer]) -> Iterator[Completion]:
-        scheduler = Scheduler(sequences=self.sequences, cells=context.cells, batch=_BATCH)
+        scheduler = Scheduler(
+            sequences=self.sequences,
+            cells=context.cells,
+            batch=_BATCH,
+            share=not self._settings.exact,
+            cut=self._cut,
+        )
         for answer in answers.values():
             scheduler.add(answer.work)
         while len(scheduler):
             step = scheduler.next_step()
             if step is None:
                 raise AssertionError("works wait, and nothing is to be computed")
+            for row in step.rows:
+                answers[row.work].begin()
             logits = context.compute(step)
             place = 0
             for row in step.rows:
-                wanted = {"none": 0, "last": 1, "all": len(row.tokens)}[row.scored]
-                if wanted:
-                    completion = _go_on(scheduler, answers[row.work], row, logits[place : place + wanted])
-                    place += wanted
+                if row.scored:
+                    completion = _go_on(scheduler, answers[row.work], row, logits[place : place + row.scored])
+                    place += row.scored
                     if completion is not None:
                         scheduler.close(row.work)
                         answers.pop(row.work).close()
