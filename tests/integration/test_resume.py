@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -144,16 +145,38 @@ def lines_of(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def killed_and_resumed(box: EvalBox, name: str, lines: int, *options: str) -> list[dict[str, Any]]:
+    """Kill a run once its file `name` has that many lines, and run it again; the lines that were there before."""
+    process = spawn(box, "eval", *options)
+    assert wait_for(lambda: lines_of(box.out / name) >= lines, timeout_s=60, interval_s=0.005)
+    os.kill(process, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    text = (box.out / name).read_text()
+    before = [json.loads(line) for line in text[: text.rindex("\n") + 1].splitlines()]
+    assert os.waitpid(spawn(box, "eval", *options), 0)[1] == 0
+    return before
+
+
 @pytest.mark.parametrize(("name", "lines"), [(GENERATIONS, 1), (GENERATIONS, 3), (GRADES, 2)])
 def test_a_killed_process_with_llama_cpp_goes_on_to_the_same_files(tmp_path: Path, name: str, lines: int) -> None:
     pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
     box = EvalBox(tmp_path / "killed", slow_suite())
     reference = EvalBox(tmp_path / "reference", slow_suite())
-    assert os.waitpid(spawn(reference, "eval"), 0)[1] == 0
-    process = spawn(box, "eval")
-    assert wait_for(lambda: lines_of(box.out / name) >= lines, timeout_s=60, interval_s=0.005)
-    os.kill(process, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
-    assert os.waitpid(spawn(box, "eval"), 0)[1] == 0
+    assert os.waitpid(spawn(reference, "eval", "--exact"), 0)[1] == 0
+    killed_and_resumed(box, name, lines, "--exact")
     for file in FILES:
         assert timeless(box.out / file) == timeless(reference.out / file)
+
+
+@pytest.mark.parametrize("lines", [1, 3, 5])
+def test_what_was_answered_together_before_a_kill_is_not_answered_again(tmp_path: Path, lines: int) -> None:
+    pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
+    box = EvalBox(tmp_path / "killed", slow_suite())
+    before = killed_and_resumed(box, GENERATIONS, lines, "--parallel", "3")
+    after = [json.loads(line) for line in (box.out / GENERATIONS).read_text().splitlines()]
+    generations = {line["sample"]: line for line in after if line["record"] == "generation"}
+    assert set(generations) == {sample["id"] for sample in box.data["samples"]}
+    assert sum(line["record"] == "generation" for line in after) == len(generations)
+    for line in before:
+        if line["record"] == "generation":
+            assert generations[line["sample"]] == line

@@ -56,7 +56,7 @@ class ScriptedProvider:
 class _Scripted:
     provider: ScriptedProvider
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def run(self, requests: Iterable[Request], *, exact: bool = False) -> Iterator[Completion]:
         waiting = list(requests)
         for request in reversed(waiting) if self.provider.reverse else waiting:
             self.provider.asked.append(request.id)

@@ -7,15 +7,17 @@ engine takes the place of one that answers one by one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import Sampling
 
 DEFAULT_CONTEXT = 4096
+
+_REQUESTS_A_PROBE, _WORTH_A_PROBE, _MOST_PROBES = 50, 8, 4
 
 # Below this size threads wait for each other longer than they compute; on a busy machine 3 MB took 40 times as long
 # with two threads as with one.
@@ -51,8 +53,10 @@ class Completion:
         text: without the stop text that ended it.
         finish: "stop", "length" (`max_tokens`, or the context is full), "error".
         error: why there is no answer; the same request fails again in the same way.
-        seconds: from its first computed token to its last; others may be computed in the same time.
+        seconds: its share of the time that was spent on computing.
         choices: log-probability (natural) of every one of the request's choices as the prompt's continuation.
+        parallel: how many requests were answered at the same time, at most.
+        exact: whether the same request alone has the same text; None where that was not tried.
     """
 
     id: str
@@ -63,15 +67,21 @@ class Completion:
     completion_tokens: int = 0
     seconds: float = 0.0
     choices: Mapping[str, float] = field(default_factory=dict)
+    parallel: int = 1
+    exact: bool | None = None
 
 
 class Engine(Protocol):
     """A model in memory."""
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def run(self, requests: Iterable[Request], *, exact: bool = False) -> Iterator[Completion]:
         """Answer every request once.
 
         A request that cannot be answered is a completion with an error; the others go on.
+
+        Args:
+            requests: what is asked.
+            exact: one after the other, so that an answer depends on its request alone.
 
         Raises:
             PrerequisiteError: the engine itself failed (memory, device); what was not answered was not.
@@ -111,6 +121,27 @@ class EngineProvider(Protocol):
             InputError: the file cannot be loaded. PrerequisiteError: not enough memory, no device.
         """
         ...
+
+
+def answered_with_probe(engine: Engine, requests: Sequence[Request]) -> Iterator[Completion]:
+    """Answer every request, and a few of them once more alone: what is computed together is rounded differently.
+
+    One in 50 requests is tried so, four at most, none of a handful.
+
+    Raises:
+        PrerequisiteError: the engine failed.
+    """
+    tried = min(_MOST_PROBES, -(-len(requests) // _REQUESTS_A_PROBE)) if len(requests) >= _WORTH_A_PROBE else 0
+    probes = {one.id: one for one in (requests[number * len(requests) // tried] for number in range(tried))}
+    held: dict[str, Completion] = {}
+    for completion in engine.run(requests):
+        if completion.id in probes and completion.parallel > 1 and completion.finish != "error":
+            held[completion.id] = completion
+        else:
+            yield completion
+    for alone in engine.run([probes[name] for name in held], exact=True):
+        together = held[alone.id]
+        yield replace(together, exact=(together.text, together.finish) == (alone.text, alone.finish))
 
 
 def context_size(model: ModelFile, wanted: int | None) -> int:

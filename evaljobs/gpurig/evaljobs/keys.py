@@ -10,12 +10,13 @@ from gpurig.evaljobs.records import Sampling
 from gpurig.evaljobs.suite import Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
-_GENERATION, _CHECK, _GRADE = 1, 1, 1
+_GENERATION, _CHECK, _GRADE = 1, 1, 2
 
 
 def generation_key(
     *,
     model: ModelFile,
+    exact: bool,
     prompt_sha256: str,
     sampling: Sampling,
     stop: tuple[str, ...],
@@ -32,6 +33,7 @@ def generation_key(
             "stop": list(stop),
             "context": context,
             "packages": dict(packages),
+            **_together(exact=exact),
         }
     )
 
@@ -44,6 +46,7 @@ def check_key(basis: str, packages: Mapping[str, str]) -> str:
 def grade_key(
     *,
     model: ModelFile,
+    exact: bool,
     prompt_sha256: str,
     verdicts: Mapping[str, float],
     context: int,
@@ -58,8 +61,14 @@ def grade_key(
             "verdicts": dict(verdicts),
             "context": context,
             "packages": dict(packages),
+            **_together(exact=exact),
         }
     )
+
+
+def _together(*, exact: bool) -> dict[str, bool]:
+    """What is computed together with others may come out a little different."""
+    return {} if exact else {"together": True}
 
 
 def generation_basis(suite: Suite, sample: Sample) -> str:

@@ -79,7 +79,7 @@ class Chain:
         return token
 
     def _likeliest(self, logits: Any) -> int | None:
-        """What a greedy choice would come to, unless the grammar forbids it: one token is asked about sooner than all."""
+        """What a greedy choice comes to unless the grammar forbids it: one token is asked about sooner than all."""
         token = int(logits.argmax())
         if self._grammar is None:
             return token

@@ -80,6 +80,17 @@ _MODEL_OPTIONS = (
         metavar="N",
         help="CPU threads; if absent all that this process may use, and one for a tiny model.",
     ),
+    click.option(
+        "--parallel",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        help="Samples that are answered at the same time; if absent as many as pay.",
+    ),
+    click.option(
+        "--exact",
+        is_flag=True,
+        help="One sample after the other: the same bytes in every run, whatever else the run has.",
+    ),
 )
 
 
@@ -93,6 +104,8 @@ class ModelOptions:
         licenses: names that the user accepts.
         catalogues: files with more entries.
         threads: CPU threads; None for all that there are.
+        parallel: samples that are answered at the same time; None for as many as pay.
+        exact: one after the other.
     """
 
     folders: tuple[Path, ...] = ()
@@ -101,6 +114,8 @@ class ModelOptions:
     licenses: tuple[str, ...] = ()
     catalogues: tuple[Path, ...] = ()
     threads: int | None = None
+    parallel: int | None = None
+    exact: bool = False
 
     def search(self) -> Search:
         """Where a suite's models are looked for."""
@@ -145,6 +160,8 @@ class StageOptions:
             search=self.models.search(),
             provider=LlamaProvider(),
             threads=self.models.threads,
+            parallel=self.models.parallel,
+            exact=self.models.exact,
         )
 
 

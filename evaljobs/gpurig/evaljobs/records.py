@@ -84,7 +84,9 @@ class Generation(Record):
         finish: why it ended: "stop", "length" (max_tokens), or "error".
         error: what went wrong where `finish` is "error".
         prompt_tokens, completion_tokens: counts.
-        seconds: wall time of this sample.
+        seconds: its share of the time that was spent on computing.
+        parallel: samples that were answered at the same time, at most; 0 in records from before this was noted.
+        exact: whether the sample alone came to the same answer; None where that was not tried.
         packages: versions that produced it, by package name.
     """
 
@@ -101,6 +103,8 @@ class Generation(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    parallel: int = 0
+    exact: bool | None = None
     packages: dict[str, str] = Field(default_factory=dict)
 
 

@@ -140,6 +140,20 @@ class JobGpuUse(Part):
     text: Annotated[str, Field(max_length=2000)] = ""
 
 
+class Together(Part):
+    """How far answers that were computed together may be trusted to be those of each sample alone.
+
+    Attributes:
+        parallel: samples that were answered at the same time, at most.
+        tried: samples that were answered once more alone.
+        differing: those of them that came to another answer.
+    """
+
+    parallel: int
+    tried: int
+    differing: int
+
+
 class Results(Part):
     """results.json.
 
@@ -148,6 +162,7 @@ class Results(Part):
         pass_score: the least score 0 … 1 with which a grade passes; None without a grader.
         reused: samples that an earlier run had finished already.
         gpu_use: of the pipeline's jobs on this box, by job id; empty where no exporter tells of it.
+        together: how the samples were generated; None where each was alone, or where that was not noted.
     """
 
     schema_: Literal["gpurig.results/1"] = Field(default=SCHEMA, alias="schema")
@@ -163,6 +178,7 @@ class Results(Part):
     packages: dict[str, str] = Field(default_factory=dict)
     job: JobRef = JobRef()
     reused: int = 0
+    together: Together | None = None
     samples: tuple[SampleResult, ...]
     metrics: tuple[Metric, ...]
     gate: Gate

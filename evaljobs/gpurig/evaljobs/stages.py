@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
@@ -15,7 +15,15 @@ from gpurig.common.models.resolving import Search
 from gpurig.common.progress import Progress
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.checks import Answer, run_check
-from gpurig.evaljobs.engine import Completion, EngineProvider, EngineSettings, Request, context_size, thread_count
+from gpurig.evaljobs.engine import (
+    Completion,
+    EngineProvider,
+    EngineSettings,
+    Request,
+    answered_with_probe,
+    context_size,
+    thread_count,
+)
 from gpurig.evaljobs.grader import grading_request, judge
 from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, generation_key, grade_basis, grade_key
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
@@ -37,6 +45,8 @@ class RunSettings:
         search: where models are looked for.
         provider: what loads models.
         threads: CPU threads of the engine; by the model's size where None.
+        parallel: samples that are answered at the same time, at most; the engine's choice where None.
+        exact: one sample after the other.
         stream: where progress goes; standard error where None.
     """
 
@@ -46,6 +56,8 @@ class RunSettings:
     search: Search
     provider: EngineProvider
     threads: int | None = None
+    parallel: int | None = None
+    exact: bool = False
     stream: TextIO | None = None
 
 
@@ -119,6 +131,7 @@ def generate(settings: RunSettings) -> StageOutcome:
     keys = {
         sample: generation_key(
             model=model,
+            exact=settings.exact,
             prompt_sha256=prompt_sha256(prompt),
             sampling=spec.sampling,
             stop=spec.stop,
@@ -144,6 +157,8 @@ def generate(settings: RunSettings) -> StageOutcome:
                 prompt_tokens=completion.prompt_tokens,
                 completion_tokens=completion.completion_tokens,
                 seconds=completion.seconds,
+                parallel=completion.parallel,
+                exact=completion.exact,
                 packages=dict(packages),
             )
 
@@ -212,6 +227,7 @@ def grade(settings: RunSettings) -> StageOutcome:
     keys = {
         sample: grade_key(
             model=model,
+            exact=settings.exact,
             prompt_sha256=prompt_sha256(prompt),
             verdicts=spec.verdicts,
             context=context,
@@ -276,11 +292,12 @@ def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
 
 
 def _answers(
-    settings: RunSettings, model: ModelFile, context: int, requests: Iterable[Request]
+    settings: RunSettings, model: ModelFile, context: int, requests: Sequence[Request]
 ) -> Iterator[Completion]:
     """Load the model, answer the requests, free the model."""
-    with settings.provider.open(model, EngineSettings(context, thread_count(model, settings.threads))) as engine:
-        yield from engine.run(requests)
+    how = EngineSettings(context, thread_count(model, settings.threads), settings.parallel, settings.exact)
+    with settings.provider.open(model, how) as engine:
+        yield from answered_with_probe(engine, requests)
 
 
 def _answered(settings: RunSettings) -> dict[str, Generation]:

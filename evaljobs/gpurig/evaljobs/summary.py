@@ -10,7 +10,7 @@ from typing import TypeVar
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
-from gpurig.evaljobs.results import JobGpuUse, JobRef, Metric, Results, SampleGrade, SampleResult
+from gpurig.evaljobs.results import JobGpuUse, JobRef, Metric, Results, SampleGrade, SampleResult, Together
 from gpurig.evaljobs.statistics import wilson_interval
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suite import Sample, Suite
@@ -75,10 +75,17 @@ def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, fact
         job=facts.job,
         reused=facts.reused,
         gpu_use=facts.gpu_use,
+        together=_together(generations),
         samples=done,
         metrics=metrics,
         gate=apply_gate(suite.gate, metrics),
     )
+
+
+def _together(generations: Sequence[Generation]) -> Together | None:
+    parallel = max(record.parallel for record in generations)
+    tried = [record.exact for record in generations if record.exact is not None]
+    return Together(parallel=parallel, tried=len(tried), differing=tried.count(False)) if parallel > 1 else None
 
 
 def _demand(stage: str, samples: Sequence[Sample], records: Mapping[str, object]) -> None:

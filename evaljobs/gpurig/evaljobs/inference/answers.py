@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ class Answer:
 
     Attributes:
         work: the request as the scheduler sees it.
+        seconds: its share of the time that was spent on computing so far.
     """
 
     def __init__(self, api: Any, vocabulary: Vocabulary, request: Request, *, limit: int) -> None:
@@ -32,7 +32,7 @@ class Answer:
             RequestFault: the request cannot be answered.
         """
         self._api, self._vocabulary, self._request = api, vocabulary, request
-        self._begun, self._started = False, time.monotonic()
+        self.seconds = 0.0
         self._prompt = vocabulary.prompt(request.prompt, limit)
         self._found: Continuations | None = None
         self._scores: dict[str, float] = {}
@@ -60,11 +60,6 @@ class Answer:
             elif len(tokens) == found.shared:
                 # It adds no token at all.
                 self._scores[choice] = 0.0
-
-    def begin(self) -> None:
-        """Its first tokens are computed: the time until now was spent on others."""
-        if not self._begun:
-            self._begun, self._started = True, time.monotonic()
 
     def close(self) -> None:
         """Free the samplers; a second call does nothing."""
@@ -149,16 +144,16 @@ class Answer:
             finish=self._finish or "length",
             prompt_tokens=len(self._prompt),
             completion_tokens=self._count,
-            seconds=time.monotonic() - self._started,
+            seconds=self.seconds,
             choices={choice: self._scores[choice] for choice in self._request.choices},
         )
 
     def failed(self, fault: RequestFault) -> Completion:
         """The answer where there is none."""
-        return failed(self._request, fault, prompt_tokens=len(self._prompt), since=self._started)
+        return failed(self._request, fault, prompt_tokens=len(self._prompt), seconds=self.seconds)
 
 
-def failed(request: Request, fault: RequestFault, *, prompt_tokens: int, since: float) -> Completion:
+def failed(request: Request, fault: RequestFault, *, prompt_tokens: int = 0, seconds: float = 0.0) -> Completion:
     """What is answered to a request that cannot be."""
     return Completion(
         id=request.id,
@@ -166,7 +161,7 @@ def failed(request: Request, fault: RequestFault, *, prompt_tokens: int, since: 
         finish="error",
         error=str(fault),
         prompt_tokens=prompt_tokens,
-        seconds=time.monotonic() - since,
+        seconds=seconds,
     )
 
 

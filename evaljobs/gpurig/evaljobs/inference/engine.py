@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpurig.common.errors import PrerequisiteError
@@ -60,31 +61,35 @@ class InferenceEngine:
         release(self._api, model=self._model, context=None, batch=None)
         self._model = None
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def run(self, requests: Iterable[Request], *, exact: bool = False) -> Iterator[Completion]:
         """Answer every request once, in the order in which they are finished.
+
+        Args:
+            requests: what is asked.
+            exact: one after the other, whatever the settings say.
 
         Raises:
             PrerequisiteError: llama.cpp failed to compute, or has no memory for one sequence.
         """
+        exact = exact or self._settings.exact
         answers: dict[str, Answer] = {}
         for request in requests:
-            started = time.monotonic()
             try:
                 answers[request.id] = Answer(self._api, self._vocabulary, request, limit=self._settings.context)
             except RequestFault as fault:
-                yield failed(request, fault, prompt_tokens=0, since=started)
+                yield failed(request, fault)
         if answers:
-            context = self._context(answers)
+            context = self._context(answers, exact=exact)
             try:
-                yield from self._answered(context, answers)
+                yield from self._answered(context, answers, share=self._cut and not exact)
             finally:
                 context.close()
                 for answer in answers.values():
                     answer.close()
 
-    def _context(self, answers: Mapping[str, Answer]) -> Context:
+    def _context(self, answers: Mapping[str, Answer], *, exact: bool) -> Context:
         """A context for these works: with half the sequences where there is no memory for all."""
-        if self._settings.exact:
+        if exact:
             # The size of the context must not depend on the other requests.
             cells, sequences = self._settings.context, 1
         else:
@@ -112,12 +117,12 @@ class InferenceEngine:
                 self.sequences = sequences
                 return context
 
-    def _answered(self, context: Context, answers: dict[str, Answer]) -> Iterator[Completion]:
+    def _answered(self, context: Context, answers: dict[str, Answer], *, share: bool) -> Iterator[Completion]:
         scheduler = Scheduler(
             sequences=self.sequences,
             cells=context.cells,
             batch=_BATCH,
-            share=not self._settings.exact,
+            share=share,
             cut=self._cut,
         )
         for answer in answers.values():
@@ -126,9 +131,12 @@ class InferenceEngine:
             step = scheduler.next_step()
             if step is None:
                 raise AssertionError("works wait, and nothing is to be computed")
-            for row in step.rows:
-                answers[row.work].begin()
+            started = time.monotonic()
             logits = context.compute(step)
+            if step.rows:
+                share_of_each = (time.monotonic() - started) / len(step.rows)
+                for row in step.rows:
+                    answers[row.work].seconds += share_of_each
             place = 0
             for row in step.rows:
                 if row.scored:
@@ -137,7 +145,7 @@ class InferenceEngine:
                     if completion is not None:
                         scheduler.close(row.work)
                         answers.pop(row.work).close()
-                        yield completion
+                        yield replace(completion, parallel=self.sequences)
 
 
 def _go_on(scheduler: Scheduler, answer: Answer, row: Row, logits: Any) -> Completion | None:
