@@ -44,7 +44,8 @@ def fault_places(right: Sequence[Hashable], wrong: Sequence[Hashable]) -> tuple[
         elif kind != "equal":
             later = _slide(wrong, start, end) if kind == "insert" else 0
             places += range(start + later, end + later)
-    return tuple(places)
+    # What was left out and what slid on may come to lie at one place.
+    return tuple(sorted(set(places)))
 
 
 def _slide(tokens: Sequence[Hashable], start: int, end: int) -> int:
