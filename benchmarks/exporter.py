@@ -18,6 +18,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import statistics
@@ -90,6 +91,12 @@ def show(figures: Mapping[str, Any]) -> None:
         ["scrape p99", f"{figures['scrape_p99_ms']:.1f} ms", f"{figures['nvitop_scrape_p99_ms']:.1f} ms", "<= 10 ms"],
         ["resident", f"{figures['rss_mb']:.1f} MB", f"{figures['nvitop_rss_mb']:.1f} MB", "<= 40 MB"],
         ["of a core", f"{figures['cpu_pct']:.2f} %", f"{figures['nvitop_cpu_pct']:.2f} %", "<= 1 %"],
+        [
+            "watcher: resident, of a core",
+            f"{figures['watcher_rss_mb']:.1f} MB, {figures['watcher_cpu_pct']:.2f} %",
+            "",
+            "",
+        ],
         ["series", str(figures["series"]), str(figures["nvitop_series"]), ""],
     ]
     for count in GPUS:
@@ -308,24 +315,40 @@ def side_by_side(count: int, folder: Path, library: Path, pids: list[int], peer:
     fake.set(cards(count, pids))
     env = fake.environment()
     ports = free_port(), free_port()
-    ours = [sys.executable, "-I", "-m", "gpurig.runner", "metrics", "serve", "--listen", f"127.0.0.1:{ports[0]}"]
-    ours += ["--root", str(folder)]
+    facts = folder / f"facts-{count}" / "box.json"
+    command = [sys.executable, "-I", "-m", "gpurig.runner", "metrics"]
+    watching = [*command, "watch", "--output", str(facts), "--root", str(folder)]
+    ours = [*command, "serve", "--listen", f"127.0.0.1:{ports[0]}", "--box-facts", str(facts)]
+    ours += ["--state-dir", str(facts.parent / "state"), "--usage-dir", str(facts.parent / "usage")]
     theirs = [str(peer), "--bind-address", "127.0.0.1", "--port", str(ports[1]), "--interval", "1.0"]
     with (
+        program("watcher", watching, folder, os.environ) as watcher,
         program("gpurig", ours, folder, env, ports[0]) as gpurig,
         program("nvitop-exporter", theirs, folder, env, ports[1]) as nvitop,
     ):
         both = {"": gpurig, "nvitop_": nvitop}
         found: dict[str, Any] = {}
+        if not wait_for(lambda: jobs_seen(gpurig) >= JOBS, timeout_s=30):
+            sys.exit(f"the exporter sees {jobs_seen(gpurig)} of {JOBS} jobs:\n{gpurig.log.read_text()}")
+        before, start = watcher.cpu_s(), time.monotonic()
         for who, values in scraping(both).items():
             found |= {f"{who}{name}": value for name, value in values.items()}
         seconds = CPU_S if count == MAIN else CPU_S / 3
         for who, share in cpu(both, seconds).items():
             found[f"{who}cpu_pct"] = share
-        for who, one in both.items():
+        for who, one in {**both, "watcher_": watcher}.items():
             found[f"{who}rss_mb"] = one.rss_mb()
+        found["watcher_cpu_pct"] = 100 * (watcher.cpu_s() - before) / (time.monotonic() - start)
     print(f"{count} GPUs: {json.dumps({key: round(value, 2) for key, value in found.items()})}", flush=True)
     return found if count == MAIN else {f"{name}_{count}gpu": value for name, value in found.items()}
+
+
+def jobs_seen(exporter: Program) -> int:
+    """How many jobs of this benchmark the exporter gives GPU time to; others may run on the engine."""
+    body = exporter.scrape(exporter.connection())[1].decode()
+    return len(
+        set(re.findall(r'^gpurig_job_gpu_seconds_total\{.*job_id="(70\d\d)".*runner="t1_bEnCh', body, re.MULTILINE))
+    )
 
 
 def scraping(both: Mapping[str, Program]) -> dict[str, dict[str, float]]:
