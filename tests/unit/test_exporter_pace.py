@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from gpurig.provisioning.facts import Gpu, HostFacts
+from gpurig.runner.exporter import assembly
 from gpurig.runner.exporter.devices.figures import Figures, GpuProcess
+from gpurig.runner.exporter.devices.inventory import Inventory
+from gpurig.runner.exporter.jobs.model import BoxFacts, JobContainer, JobKey
 from gpurig.runner.exporter.pace import IDLE_AFTER_S, Pace, WorkWatch
+from gpurig.runner.exporter.readings import Readings
+from gpurig.runner.exporter.sampler import Sampler
 from standins.clocks import FakeClock
 
 
@@ -79,3 +85,42 @@ def test_work_is_a_busy_gpu_or_processes_that_change_or_a_gpu_that_tells_nothing
     for one in readings[:-1]:
         watch.shows_work(one)
     assert watch.shows_work(readings[-1]) is working
+
+
+def _periods(readings: Readings) -> dict[str, float | None]:
+    return {one.name: one.period_s for one in readings.view().collectors}
+
+
+def test_work_on_one_vendors_card_or_a_job_that_starts_wakes_the_readers_of_all(clock, pace):
+    figures = {"nvidia": {"a": Figures(utilization_ratio=0.0)}, "amd": {"b": Figures(utilization_ratio=0.0)}}
+    facts = BoxFacts(written_at=0)
+    gpus = tuple(Gpu(kind, uuid, "", "", None) for kind, uuid in (("cuda", "a"), ("rocm", "b")))
+    inventory = Sampler("detect", Inventory(lambda: HostFacts(gpus=gpus)).read, period_s=30, monotonic=clock.monotonic)
+    readers = assembly._figures(
+        inventory, {name: lambda _known, name=name: figures[name] for name in figures}, pace, lambda _line: None
+    )
+    box = Sampler("box", assembly._noting_jobs(lambda: facts, pace), period_s=1, monotonic=clock.monotonic)
+    readings = Readings(inventory=inventory, figures=readers, box=box, monotonic=clock.monotonic)
+
+    def sample(after_s: float) -> tuple[list[float | None], list[bool]]:
+        clock.now += after_s
+        for reader in readers:
+            reader._wake.clear()
+        for sampler in readings.samplers:
+            sampler.sample()
+        periods = _periods(readings)
+        return [periods["nvidia"], periods["amd"]], [reader._wake.is_set() for reader in readers]
+
+    assert sample(1) == ([1.0, 1.0], [False, False])
+    assert sample(IDLE_AFTER_S) == ([5.0, 5.0], [False, False])
+    figures["amd"] = {"b": Figures(utilization_ratio=0.5)}
+    assert sample(5) == ([1.0, 1.0], [True, True])
+    figures["amd"] = {"b": Figures(utilization_ratio=0.0)}
+    assert sample(IDLE_AFTER_S) == ([5.0, 5.0], [False, False])
+    facts = BoxFacts(
+        written_at=0, containers=(JobContainer("c", JobKey("1", "1", "1", "r"), "build", started_at=clock.now),)
+    )
+    assert sample(1) == ([1.0, 1.0], [True, True])
+    # While it runs nothing slows down, busy or not.
+    assert sample(10 * IDLE_AFTER_S) == ([1.0, 1.0], [True, True])
+    assert sample(1) == ([1.0, 1.0], [False, False])

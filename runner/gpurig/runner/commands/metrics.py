@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,9 @@ _READING = (
         help="How long a job that ended keeps its series.",
     ),
     click.option("--dcgm-names", is_flag=True, help="Add what dcgm-exporter's dashboards ask for: DCGM_FI_DEV_*."),
+    click.option(
+        "--hostname", default=platform.node, metavar="NAME", help="What those call this machine. [as it calls itself]"
+    ),
     click.option(
         "--root",
         type=click.Path(path_type=Path, file_okay=False),

@@ -52,6 +52,7 @@ class ExporterOptions:
         idle_period_s: the same while nothing does.
         keep_finished_s: for how many seconds an ended job keeps its series.
         dcgm_names: show the GPUs' readings under dcgm-exporter's names too.
+        hostname: what those call the machine.
         root: below which gpurig keeps its files.
         name: the gpurig instance.
         socket: the engine's, whose jobs are followed; None to follow none.
@@ -65,6 +66,7 @@ class ExporterOptions:
     idle_period_s: float = 5.0
     keep_finished_s: float = 300.0
     dcgm_names: bool = False
+    hostname: str = ""
     root: Path = Path("/")
     name: str = "gpurig"
     socket: Path | None = None
@@ -108,6 +110,7 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
         drivers=lambda: (nvidia.driver,) if nvidia.driver else (),
         background=(*((watched,) if watched else ()), *((xids,) if inventory else ())),
         close=accounting.close,
+        hostname=options.hostname,
     )
 
 
@@ -165,6 +168,7 @@ def _demo(options: ExporterOptions, pace: Pace, say: Callable[[str], None]) -> R
         box=Sampler("box", _noting_jobs(facts, pace), period_s=options.period_s, say=say),
         accounts=lambda: demo_accounts(time.time(), gpus, keep_s),
         xids=lambda: demo_xids(time.time(), gpus),
+        hostname=options.hostname,
     )
 
 

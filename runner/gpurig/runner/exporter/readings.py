@@ -44,6 +44,7 @@ class Readings:
         background: what follows the box in threads of its own.
         close: keeps what must outlive the exporter; called last.
         monotonic: the clock of the samplers.
+        hostname: what the machine is called.
     """
 
     inventory: Sampler[Known] | None
@@ -56,6 +57,7 @@ class Readings:
     background: Sequence[Background] = ()
     close: Callable[[], None] = lambda: None
     monotonic: Callable[[], float] = time.monotonic
+    hostname: str = ""
 
     @property
     def samplers(self) -> tuple[Sampler[Any], ...]:
@@ -75,6 +77,7 @@ class Readings:
             drivers=_drivers(known, self.drivers()) if known else (),
             accounts=accounts,
             box=box,
+            hostname=self.hostname,
             collectors=(
                 *(_collector(one, one.latest, now) for one in self.samplers),
                 *_watched(box),

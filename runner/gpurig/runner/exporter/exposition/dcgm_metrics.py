@@ -7,9 +7,7 @@ renames Hostname to hostname). What takes DCGM's profiling module (DCGM_FI_PROF_
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from functools import cache
 
 from gpurig.runner.exporter.exposition.metric import Metric, Rows
 from gpurig.runner.exporter.exposition.view import GpuView
@@ -19,21 +17,16 @@ _MIB = 1024**2
 _DEVICES = {"cuda": "nvidia", "rocm": "amd"}
 
 
-@cache
-def _hostname() -> str:
-    return socket.gethostname()
-
-
 def _rows(value: Callable[[GpuView], float | None]) -> Rows:
-    return lambda view: [(_label_values(one), value(one)) for one in view.gpus]
+    return lambda view: [(_label_values(one, view.hostname), value(one)) for one in view.gpus]
 
 
-def _label_values(one: GpuView) -> tuple[str, ...]:
+def _label_values(one: GpuView, hostname: str) -> tuple[str, ...]:
     gpu = one.gpu
     # DCGM writes the PCI domain with eight digits, as NVML does.
     pci = f"{gpu.pci_address.partition(':')[0]:0>8}:{gpu.pci_address.partition(':')[2]}" if gpu.pci_address else ""
     device = f"{_DEVICES.get(gpu.backend, gpu.backend)}{one.index}"
-    return str(one.index), gpu.uuid, pci.upper(), device, gpu.name, _hostname(), gpu.driver
+    return str(one.index), gpu.uuid, pci.upper(), device, gpu.name, hostname, gpu.driver
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -68,6 +68,7 @@ class View:
         accounts: jobs, projects and energy.
         box: what the watcher tells; None where nobody watches, or what it told is not the present.
         collectors: the sources.
+        hostname: what the machine is called.
     """
 
     gpus: tuple[GpuView, ...] = ()
@@ -76,6 +77,7 @@ class View:
     accounts: Accounts = field(default_factory=Accounts)
     box: BoxFacts | None = None
     collectors: tuple[CollectorView, ...] = ()
+    hostname: str = ""
 
     def gpu_label(self, uuid: str) -> str:
         """The label gpu: the GPU's number; its UUID where it was not seen since the exporter started."""
