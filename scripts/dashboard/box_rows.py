@@ -29,7 +29,6 @@ BOX = Row(
                 Column("B", "Memory promised", "bytes"),
                 Column("C", "Token ends", "dateTimeFromNow"),
             ),
-            sort_by="Box",
         ),
         Panel(
             "Runner entries of each box",
@@ -141,7 +140,6 @@ EXPORTER = Row(
                 Column("version", "gpurig"),
                 Column("python", "Python"),
             ),
-            sort_by="Box",
         ),
         Panel(
             "Drivers",
@@ -156,7 +154,6 @@ EXPORTER = Row(
                 Column("library", "Library"),
                 Column("cuda", "CUDA"),
             ),
-            sort_by="Box",
         ),
     ),
 )

@@ -65,7 +65,6 @@ class Panel:
         text: what helps to read it.
         minimum, maximum: ends of the axis; by the data where None.
         columns: of a table, in their order.
-        sort_by: the title of the column that a table is sorted by, with "-" before it for the highest first.
         states: for values that are one of a few.
         warn_at, bad_at: from where a value is shown in yellow, in red; bad_at below warn_at: from there down.
         stacked: series upon each other.
@@ -83,7 +82,6 @@ class Panel:
     minimum: float | None = None
     maximum: float | None = None
     columns: tuple[Column, ...] = ()
-    sort_by: str = ""
     states: tuple[State, ...] = ()
     warn_at: float | None = None
     bad_at: float | None = None

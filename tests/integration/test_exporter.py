@@ -24,9 +24,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from standins.missing import missing
 from standins.nvml import FakeNvml
-from standins.prometheus import Prometheus, running_prometheus, tool
+from standins.prometheus import running_prometheus, tool
 
-BOARD = Path(__file__).parents[1] / "fixtures" / "dcgm" / "board-12239.json"
 GPU_A, GPU_B = (f"GPU-{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 CARD = {
     "uuid": GPU_A,
@@ -153,37 +152,18 @@ def test_promtool_would_find_a_fault(demo):
     assert run([promtool, "check", "metrics"], timeout_s=30, stdin=text).code != 0
 
 
-@contextmanager
-def _scraped(exporter: Exporter, folder: Path) -> Iterator[Prometheus]:
-    """A real Prometheus that has scraped it."""
-    config = folder / "prometheus.yml"
+def test_a_real_prometheus_scrapes_it_and_answers_queries(demo, tmp_path):
+    config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-        f"scrape_configs: [{{job_name: gpurig, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}]\n",
+        f"scrape_configs: [{{job_name: gpurig, static_configs: [{{targets: ['127.0.0.1:{demo.port}']}}]}}]\n",
         encoding="utf-8",
     )
-    with running_prometheus(config, storage=folder / "storage") as prometheus:
+    with running_prometheus(config, storage=tmp_path / "storage") as prometheus:
         assert wait_for(lambda: prometheus.query('up{job="gpurig"} == 1'), timeout_s=60, interval_s=0.3)
-        yield prometheus
-
-
-def test_a_real_prometheus_scrapes_it_and_answers_queries(demo, tmp_path):
-    with _scraped(demo, tmp_path) as prometheus:
         joined = prometheus.query("gpurig_gpu_memory_used_bytes * on(uuid) group_left(name) gpurig_gpu_info")
     assert {one["metric"]["name"] for one in joined} == {"NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"}
     assert all(float(one["value"][1]) > 0 for one in joined)
-
-
-def test_the_panels_of_a_board_made_for_dcgm_exporter_show_data_of_both_cards(tmp_path):
-    board = json.loads(BOARD.read_text(encoding="utf-8"))
-    counts = {}
-    with _exporter("--backend", "demo", "--dcgm-names") as exporter, _scraped(exporter, tmp_path) as prometheus:
-        for panel, query in board["queries"].items():
-            found = prometheus.query(query.replace("$instance", ".*").replace("$gpu", ".*"))
-            counts[panel] = len(found)
-    one_for_all = {"GPU Avg. Temp", "GPU Power Total"}
-    assert counts.pop("Tensor Core Utilization") == 0
-    assert counts == {panel: 1 if panel in one_for_all else 2 for panel in counts}
 
 
 def test_openmetrics_is_spoken_to_who_asks_for_it(demo):
@@ -290,6 +270,31 @@ def test_a_card_that_falls_off_the_bus_is_down_and_comes_back_without_a_restart(
         exporter.until(lambda now: now["gpurig_gpu_up"] == {GPU_A: 1, GPU_B: 1})
 
 
+def test_xid_errors_are_counted_also_of_a_card_that_is_lost_and_returns(fake_nvml: FakeNvml, tmp_path: Path):
+    host, card, log = {**HOST, "log": tmp_path / "calls"}, {**CARD, "events": 8}, tmp_path / "calls"
+
+    def calls(function: str) -> int:
+        return log.read_text().split().count(function)
+
+    fake_nvml.set({**host, "gpu": [card, BARE]})
+    with _exporter(env=fake_nvml.environment()) as exporter:
+        assert wait_for(lambda: calls("nvmlDeviceRegisterEvents") == 1, timeout_s=20)
+        fake_nvml.set({**host, "gpu": [{**card, "xid": ["1 31"]}, BARE]})
+        exporter.until(lambda now: now.get("gpurig_gpu_xid_errors_total") == {GPU_A: 1})
+        fake_nvml.set({**host, "gpu": [{**card, "xid": ["1 31", "2 31"], "error": ["* GPU_IS_LOST"]}, BARE]})
+        exporter.until(lambda now: now.get("gpurig_gpu_xid_errors_total") == {GPU_A: 2})
+        exporter.until(lambda now: now["gpurig_gpu_up"] == {GPU_A: 0, GPU_B: 1})
+        # NVML answers at once while the card is lost: that must not be a loop.
+        assert calls("nvmlEventSetWait_v2") < 50
+        registered = calls("nvmlDeviceRegisterEvents")
+        fake_nvml.set({**host, "gpu": [{**card, "xid": ["1 31", "2 31"]}, BARE]})
+        assert wait_for(lambda: calls("nvmlDeviceRegisterEvents") > registered, timeout_s=60)
+        fake_nvml.set({**host, "gpu": [{**card, "xid": ["1 31", "2 31", "3 31"]}, BARE]})
+        exporter.until(lambda now: now.get("gpurig_gpu_xid_errors_total") == {GPU_A: 3})
+        series = exporter.until(lambda now: now["gpurig_gpu_up"] == {GPU_A: 1, GPU_B: 1})
+        assert series["gpurig_driver_info"] == {"": 1}
+
+
 def test_a_driver_that_is_reloaded_is_found_again_without_a_restart(fake_nvml: FakeNvml):
     fake_nvml.set({**HOST, "gpu": [CARD]})
     with _exporter(env=fake_nvml.environment()) as exporter:
@@ -382,3 +387,12 @@ def test_openmetrics_of_every_family_is_read_by_the_client_librarys_own_parser(d
     assert families["gpurig_gpu_energy_joules"] == "counter"
     assert families["gpurig_gpu_power_watts"] == "gauge"
     assert families["gpurig_job_oom"] == "counter"
+
+
+def test_a_board_made_for_dcgm_exporter_finds_data():
+    with _exporter("--backend", "demo", "--dcgm-names") as exporter:
+        text = exporter.get("/metrics")[2]
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    cards = {one.labels["modelName"] for one in found["DCGM_FI_DEV_FB_USED"].samples}
+    assert cards == {"NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"}
+    assert all(20 < one.value < 100 for one in found["DCGM_FI_DEV_GPU_TEMP"].samples)

@@ -241,12 +241,17 @@ def test_cards_take_turns_with_what_changes_slowly(source, nvml, clock):
     ],
 )
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_DEPRECATED])
-def test_where_the_driver_lacks_one_function_another_tells_the_same(source, nvml, old, new, code):
+def test_where_the_driver_lacks_one_function_another_tells_the_same(  # noqa: PLR0917 - fixtures and parameters
+    source, nvml, clock, old, new, code
+):
     nvml.answers[new] = nvml.answers[old]
     nvml.fail(old, code)
     assert source.read([CARD])["GPU-a"] == WHOLE
     source.read([CARD])
     assert nvml.calls[old] == 1
+    clock.at += ABSENT_S
+    source.read([CARD])
+    assert nvml.calls[old] == 2
 
 
 def test_fans_that_only_the_old_function_tells_are_told(source, nvml):

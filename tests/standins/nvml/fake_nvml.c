@@ -2,230 +2,7 @@
  *
  * NVIDIA's real Python binding, exporters and containers run over it, so that GPUs, missing fields, errors and delays
  * are a test's to choose. Types and numbers follow NVIDIA's public nvml.h. */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-
-#define API __attribute__((visibility("default")))
-
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9 };
-
-static const struct { int code; const char *name; const char *words; } ERRORS[] = {
-    {0, "SUCCESS", "The operation was successful"},
-    {1, "UNINITIALIZED", "Uninitialized"},
-    {2, "INVALID_ARGUMENT", "Invalid Argument"},
-    {3, "NOT_SUPPORTED", "Not Supported"},
-    {4, "NO_PERMISSION", "Insufficient Permissions"},
-    {6, "NOT_FOUND", "Not Found"},
-    {7, "INSUFFICIENT_SIZE", "Insufficient Size"},
-    {9, "DRIVER_NOT_LOADED", "Driver Not Loaded"},
-    {10, "TIMEOUT", "Timeout"},
-    {13, "FUNCTION_NOT_FOUND", "Function Not Found"},
-    {14, "CORRUPTED_INFOROM", "Corrupted infoROM"},
-    {15, "GPU_IS_LOST", "GPU is lost"},
-    {16, "RESET_REQUIRED", "GPU requires reset"},
-    {17, "OPERATING_SYSTEM", "The operating system has blocked the request"},
-    {18, "LIB_RM_VERSION_MISMATCH", "RM has detected an NVML/RM version mismatch."},
-    {21, "NO_DATA", "No data"},
-    {26, "DEPRECATED", "Requested functionality has been deprecated"},
-    {999, "UNKNOWN", "Unknown Error"},
-};
-
-enum { KEYS = 64, RULES = 32, PROCESSES = 128, GPUS = 32, PARTS = 8, TEXT = 96 };
-
-typedef struct { char key[32]; char value[TEXT]; } Pair;
-typedef struct { char function[64]; int code; long delay_us; } Rule;
-typedef struct { unsigned pid, gpu_instance, compute_instance; unsigned long long bytes; char kind; } Process;
-typedef struct {
-    int pairs, rules, processes;
-    Pair pair[KEYS];
-    Rule rule[RULES];
-    Process process[PROCESSES];
-} Section;
-typedef struct { Section card; int parts; Section part[PARTS]; } Card;
-
-static Section host;
-static Card card[GPUS];
-static int cards;
-static int users; /* nvmlInit without its nvmlShutdown */
-static struct stat read_at;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-typedef void *Device;
-
-static const char *get(const Section *section, const char *key) {
-    for (int i = 0; i < section->pairs; i++)
-        if (!strcmp(section->pair[i].key, key)) return section->pair[i].value;
-    return NULL;
-}
-
-static int error_code(const char *name) {
-    for (size_t i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++)
-        if (!strcmp(ERRORS[i].name, name)) return ERRORS[i].code;
-    return atoi(name);
-}
-
-static void add_rule(Section *section, const char *function, int code, long delay_us) {
-    if (section->rules == RULES) return;
-    Rule *rule = &section->rule[section->rules++];
-    snprintf(rule->function, sizeof rule->function, "%s", function);
-    rule->code = code;
-    rule->delay_us = delay_us;
-}
-
-static void add_line(Section *section, char *line) {
-    char key[32] = "", a[64] = "", b[64] = "", c[64] = "";
-    int at = 0;
-    if (sscanf(line, "%31s %n", key, &at) != 1 || key[0] == '#') return;
-    char *rest = line + at;
-    rest[strcspn(rest, "\r\n")] = 0;
-    if (!strcmp(key, "error") && sscanf(rest, "%63s %63s", a, b) == 2) add_rule(section, a, error_code(b), 0);
-    else if (!strcmp(key, "delay_us") && sscanf(rest, "%63s %63s", a, b) == 2) add_rule(section, a, 0, atol(b));
-    else if (!strcmp(key, "process") && section->processes < PROCESSES) {
-        Process *process = &section->process[section->processes++];
-        process->gpu_instance = process->compute_instance = ~0U;
-        int words = sscanf(rest, "%u %63s %63s %u %u", &process->pid, a, c, &process->gpu_instance, &process->compute_instance);
-        /* "-" is a driver that does not tell (WDDM): all bits set. */
-        process->bytes = a[0] == '-' ? ~0ULL : strtoull(a, NULL, 0);
-        process->kind = words >= 3 ? c[0] : 'c';
-    } else if (section->pairs < KEYS) {
-        Pair *pair = &section->pair[section->pairs++];
-        snprintf(pair->key, sizeof pair->key, "%s", key);
-        snprintf(pair->value, sizeof pair->value, "%s", rest);
-    }
-}
-
-/* Whether a container was given this card or part: CDI adds a variable GPURIG_FAKE_NVML_ONLY_... for each device. */
-static int given(const Section *section, int *limited) {
-    static const char PREFIX[] = "GPURIG_FAKE_NVML_ONLY_";
-    const char *uuid = get(section, "uuid");
-    for (char **one = environ; *one; one++) {
-        const char *value = strchr(*one, '=');
-        if (!value || strncmp(*one, PREFIX, sizeof PREFIX - 1)) continue;
-        *limited = 1;
-        if (uuid && !strcmp(value + 1, uuid)) return 1;
-    }
-    return 0;
-}
-
-/* Leaves what was given; without any variable, everything was. A card stays for one of its parts. */
-static void keep_given(void) {
-    int kept = 0, limited = 0;
-    for (int n = 0; n < cards; n++) {
-        int parts = 0, whole = given(&card[n].card, &limited);
-        for (int p = 0; p < card[n].parts; p++)
-            if (given(&card[n].part[p], &limited)) card[n].part[parts++] = card[n].part[p];
-        if (!limited) return;
-        if (!whole && !parts) continue;
-        card[n].parts = parts;
-        card[kept++] = card[n];
-    }
-    cards = kept;
-}
-
-/* Reads the file when it is new or has changed, so that a test can pull a card out of a running program. */
-static int refresh(void) {
-    const char *path = getenv("GPURIG_FAKE_NVML");
-    /* NVIDIA's hook adds files to a container, and no variables. */
-    if (!path) path = "/etc/gpurig-fake-nvml.txt";
-    struct stat now;
-    if (stat(path, &now)) { cards = 0; memset(&read_at, 0, sizeof read_at); return 0; }
-    if (now.st_ino == read_at.st_ino && now.st_size == read_at.st_size && now.st_mtim.tv_sec == read_at.st_mtim.tv_sec &&
-        now.st_mtim.tv_nsec == read_at.st_mtim.tv_nsec) return 1;
-    FILE *file = fopen(path, "r");
-    if (!file) return 0;
-    memset(&host, 0, sizeof host);
-    memset(card, 0, sizeof card);
-    cards = 0;
-    Section *section = &host;
-    char line[256];
-    while (fgets(line, sizeof line, file)) {
-        if (!strncmp(line, "[gpu]", 5) && cards < GPUS) section = &card[cards++].card;
-        else if (!strncmp(line, "[mig]", 5) && cards && card[cards - 1].parts < PARTS)
-            section = &card[cards - 1].part[card[cards - 1].parts++];
-        else add_line(section, line);
-    }
-    fclose(file);
-    keep_given();
-    read_at = now;
-    return 1;
-}
-
-/* A handle is a number that outlives a change of the file: 0x100, the card * 16, the part + 1. */
-static Device handle_of(int number, int part) { return (Device)(uintptr_t)(0x100 + number * 16 + part + 1); }
-
-static Section *section_of(Device device, int *number, int *part) {
-    long slot = (long)(uintptr_t)device - 0x100;
-    int n = (int)(slot / 16), p = (int)(slot % 16) - 1;
-    if (slot < 0 || n >= cards || p >= card[n].parts) return NULL;
-    if (number) *number = n;
-    if (part) *part = p;
-    return p < 0 ? &card[n].card : &card[n].part[p];
-}
-
-static void apply(const Section *section, const char *function, int *code, long *delay_us) {
-    for (int i = 0; i < section->rules; i++) {
-        const Rule *rule = &section->rule[i];
-        if (strcmp(rule->function, "*") && strcmp(rule->function, function)) continue;
-        if (rule->delay_us) *delay_us = rule->delay_us;
-        if (rule->code) *code = rule->code;
-    }
-}
-
-static void note(const char *function) {
-    const char *path = get(&host, "log");
-    if (!path) return;
-    int out = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
-    char line[80];
-    int size = snprintf(line, sizeof line, "%s\n", function);
-    if (out >= 0) {
-        if (write(out, line, (size_t)size) < 0) { /* the log is the test's own affair */ }
-        close(out);
-    }
-}
-
-static void pause_for(long delay_us) {
-    struct timespec left = {delay_us / 1000000, delay_us % 1000000 * 1000};
-    if (delay_us > 0) nanosleep(&left, NULL);
-}
-
-/* Every call passes here: the rules of the host, then those of its device, decide error and delay. On SUCCESS the
- * lock is held and *section set; leave() gives it back. */
-static int enter(const char *function, Device device, Section **section) {
-    int code = SUCCESS;
-    long delay_us = 0;
-    pthread_mutex_lock(&lock);
-    int readable = refresh();
-    Section *own = device ? section_of(device, NULL, NULL) : &host;
-    note(function);
-    apply(&host, function, &code, &delay_us);
-    if (own && own != &host) apply(own, function, &code, &delay_us);
-    if (delay_us) {
-        pthread_mutex_unlock(&lock);
-        pause_for(delay_us);
-        pthread_mutex_lock(&lock);
-        own = device ? section_of(device, NULL, NULL) : &host;
-    }
-    if (!code && !users && device) code = UNINITIALIZED;
-    if (!code && !readable) code = DRIVER_NOT_LOADED;
-    if (!code && !own) code = INVALID_ARGUMENT;
-    if (code) pthread_mutex_unlock(&lock);
-    else *section = own;
-    return code;
-}
-
-static int leave(int code) {
-    pthread_mutex_unlock(&lock);
-    return code;
-}
+#include "driving_file.h"
 
 static int text_value(const char *function, Device device, const char *key, char *out, unsigned size) {
     Section *section;
@@ -280,7 +57,7 @@ static int start(const char *function) {
     Section *section;
     int code = enter(function, NULL, &section);
     if (code) return code;
-    users++;
+    if (!users++) generation++;
     return leave(SUCCESS);
 }
 
@@ -293,7 +70,7 @@ API int nvmlShutdown(void) {
     int code = enter("nvmlShutdown", NULL, &section);
     if (code) return code;
     if (!users) return leave(UNINITIALIZED);
-    users--;
+    if (!--users) memset(set, 0, sizeof set);
     return leave(SUCCESS);
 }
 
@@ -477,7 +254,46 @@ UNSIGNED_CALL(nvmlDeviceGetEnforcedPowerLimit, "power_limit_mw")
 UNSIGNED_CALL(nvmlDeviceGetPowerManagementLimit, "power_limit_mw")
 UNSIGNED_CALL(nvmlDeviceGetPowerManagementDefaultLimit, "power_default_mw")
 PAIR_CALL(nvmlDeviceGetPowerManagementLimitConstraints, "power_min_mw", "power_max_mw")
-WIDE_CALL(nvmlDeviceGetTotalEnergyConsumption, "energy_mj")
+/* With "+power" behind it, the counter goes on with the card's power. */
+static int energy(const char *function, Device device, unsigned long long *out) {
+    Section *section;
+    int number = 0, part = -1, code = enter(function, device, &section);
+    if (code) return code;
+    const char *value = get(section, "energy_mj");
+    if (!value) return leave(NOT_SUPPORTED);
+    section_of(device, &number, &part);
+    *out = strtoull(value, NULL, 0);
+    if (strstr(value, "+power") && part < 0) *out += (unsigned long long)grown_mj[number];
+    return leave(SUCCESS);
+}
+API int nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *out) {
+    return energy("nvmlDeviceGetTotalEnergyConsumption", device, out);
+}
+
+typedef struct {
+    unsigned id, scope;
+    long long time_us, latency_us;
+    int type, code;
+    union { unsigned small; unsigned long long wide; } value;
+} Field;
+enum { MEMORY_TEMPERATURE = 82, TOTAL_ENERGY = 83, UNSIGNED = 1, UNSIGNED_LONG_LONG = 3 };
+API int nvmlDeviceGetFieldValues(Device device, int number, Field *field) {
+    Section *section;
+    int code = enter("nvmlDeviceGetFieldValues", device, &section);
+    if (code) return code;
+    leave(SUCCESS);
+    for (int i = 0; i < number; i++) {
+        field[i].time_us = (long long)(seconds(CLOCK_REALTIME) * 1e6);
+        field[i].latency_us = 0;
+        field[i].value.wide = 0;
+        field[i].type = field[i].id == TOTAL_ENERGY ? UNSIGNED_LONG_LONG : UNSIGNED;
+        field[i].code = NOT_SUPPORTED;
+        if (field[i].id == MEMORY_TEMPERATURE)
+            field[i].code = unsigned_value("nvmlDeviceGetFieldValues", device, "temperature_memory", &field[i].value.small);
+        if (field[i].id == TOTAL_ENERGY) field[i].code = energy("nvmlDeviceGetFieldValues", device, &field[i].value.wide);
+    }
+    return SUCCESS;
+}
 
 static int clock_value(const char *function, Device device, const char *prefix, int kind, unsigned *out) {
     static const char *const KIND[] = {"graphics", "sm", "memory", "video"};
@@ -523,10 +339,20 @@ API int nvmlDeviceGetRetiredPages(Device device, int cause, unsigned *number, un
     return SUCCESS;
 }
 UNSIGNED_CALL(nvmlDeviceGetRetiredPagesPendingStatus, "retired_pending")
+static unsigned flag(const Section *section, const char *key) {
+    const char *value = get(section, key);
+    return value ? (unsigned)strtoul(value, NULL, 0) : 0;
+}
 API int nvmlDeviceGetRemappedRows(Device device, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
-    int code = pair_value("nvmlDeviceGetRemappedRows", device, "remapped_corrected", "remapped_uncorrected", corrected, uncorrected);
-    if (!code) *pending = *failed = 0;
-    return code;
+    Section *section;
+    int code = enter("nvmlDeviceGetRemappedRows", device, &section);
+    if (code) return code;
+    if (!get(section, "remapped_corrected")) return leave(NOT_SUPPORTED);
+    *corrected = flag(section, "remapped_corrected");
+    *uncorrected = flag(section, "remapped_uncorrected");
+    *pending = flag(section, "remapped_pending");
+    *failed = flag(section, "remapped_failed");
+    return leave(SUCCESS);
 }
 
 UNSIGNED_CALL(nvmlDeviceGetCurrPcieLinkGeneration, "pcie_gen")
@@ -543,57 +369,8 @@ UNSIGNED_CALL(nvmlDeviceGetComputeMode, "compute_mode")
 UNSIGNED_CALL(nvmlDeviceGetDisplayActive, "display_active")
 UNSIGNED_CALL(nvmlDeviceGetDisplayMode, "display_mode")
 
-typedef struct { unsigned pid; unsigned long long bytes; } Running1;
-typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } Running3;
-
-static int running(const char *function, Device device, char kind, unsigned *number, void *out, int version) {
-    Section *section;
-    int code = enter(function, device, &section);
-    if (code) return code;
-    unsigned room = *number, found = 0;
-    for (int i = 0; i < section->processes; i++) {
-        const Process *process = &section->process[i];
-        if (process->kind != kind) continue;
-        if (out && found < room && version == 1)
-            ((Running1 *)out)[found] = (Running1){process->pid, process->bytes};
-        if (out && found < room && version == 3)
-            ((Running3 *)out)[found] =
-                (Running3){process->pid, process->bytes, process->gpu_instance, process->compute_instance};
-        found++;
-    }
-    *number = found;
-    return leave(found > room ? INSUFFICIENT_SIZE : SUCCESS);
-}
-
-#define RUNNING_CALL(name, kind, version) \
-    API int name(Device device, unsigned *number, void *out) { return running(#name, device, kind, number, out, version); }
-RUNNING_CALL(nvmlDeviceGetComputeRunningProcesses, 'c', 1)
-RUNNING_CALL(nvmlDeviceGetComputeRunningProcesses_v2, 'c', 3)
-RUNNING_CALL(nvmlDeviceGetComputeRunningProcesses_v3, 'c', 3)
-RUNNING_CALL(nvmlDeviceGetGraphicsRunningProcesses, 'g', 1)
-RUNNING_CALL(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g', 3)
-RUNNING_CALL(nvmlDeviceGetGraphicsRunningProcesses_v3, 'g', 3)
-RUNNING_CALL(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm', 3)
-
-typedef struct { unsigned pid; unsigned long long time_us; unsigned sm, memory, encoder, decoder; } Sample;
-API int nvmlDeviceGetProcessUtilization(Device device, Sample *out, unsigned *number, unsigned long long since_us) {
-    Section *section;
-    int code = enter("nvmlDeviceGetProcessUtilization", device, &section);
-    if (code) return code;
-    const char *use = get(section, "utilization_gpu");
-    if (!use) return leave(NOT_SUPPORTED);
-    unsigned room = *number;
-    *number = (unsigned)section->processes;
-    if (!section->processes) return leave(NOT_FOUND);
-    if (!out || room < *number) return leave(INSUFFICIENT_SIZE);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    (void)since_us;
-    for (int i = 0; i < section->processes; i++)
-        out[i] = (Sample){section->process[i].pid, (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000,
-                          (unsigned)strtoul(use, NULL, 0) / (unsigned)section->processes, 0, 0, 0};
-    return leave(SUCCESS);
-}
+#include "processes.h"
+#include "events.h"
 
 PAIR_CALL(nvmlDeviceGetMigMode, "mig_mode", "mig_mode_pending")
 API int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned *out) {

@@ -91,12 +91,13 @@ class Question:
 
 @dataclass
 class _State:
-    """What is known of one question: the answer and its time, when to ask again, and which way."""
+    """What is known of one question: the answer and its time, when to ask again, which way, and how long that one."""
 
     value: Any = None
     value_at: float = 0.0
     ask_at: float = float("-inf")
     way: int = 0
+    way_until: float = 0.0
     retry: Retry = field(default_factory=Retry)
 
 
@@ -127,7 +128,7 @@ class NvmlDevice:
             NvmlGone: NVML does not.
         """
         told = {}
-        refused = answered = False
+        refused, answered = 0, False
         for question in questions:
             state = self._states.get(question.name)
             if state is None:
@@ -135,16 +136,18 @@ class NvmlDevice:
             if self._monotonic() >= state.ask_at:
                 code = self._ask(question, state)
                 answered |= code == 0
-                refused |= code == INVALID_ARGUMENT
+                refused += code == INVALID_ARGUMENT
             if state.value is not None:
                 told[question.name] = state.value
-        if refused and not answered:
+        if refused > 1 and not answered:
             # The handle itself is void: a card that was taken out and put back has another.
             raise GpuGone("NVML does not know the card any more")
         return told
 
     def _ask(self, question: Question, state: _State) -> int:
         """Ask now; NVML's return code."""
+        if state.way and self._monotonic() >= state.way_until:
+            state.way = 0
         while True:
             before = self._monotonic()
             code, answer, error = 0, None, None
@@ -161,6 +164,7 @@ class NvmlDevice:
                 check_presence(code, error)
             if code in _ABSENT and state.way + 1 < len(question.ways):
                 state.way += 1
+                state.way_until = now + ABSENT_S
                 continue
             self._note(question, state, code, answer, now)
             return code

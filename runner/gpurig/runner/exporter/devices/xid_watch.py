@@ -21,7 +21,7 @@ from gpurig.runner.exporter.devices.xid import XidCounts, XidSeen, card_of, pars
 _WAIT_MS = 1000
 _LOG_PERIOD_S = 1.0
 # Cards that take no events now: a lost one, one without them (WSL2).
-_REGISTER_PERIOD_S = 30.0
+_REGISTER_PERIOD_S = 5.0
 _RETRY_S = 30.0
 # nvml.h: an event of no instance.
 _NO_INSTANCE = 2**32 - 1
