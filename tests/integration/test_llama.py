@@ -22,9 +22,10 @@ pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 GREEDY = Sampling(max_tokens=16)
 
 
-def load(path: Path, context: int = 256, threads: int = 1):
+def load(path: Path, context: int = 256, threads: int = 1, *, exact: bool = False):
     return LlamaProvider().open(
-        open_model(str(path), search=Search.of_folders(), suite_folder=Path()), EngineSettings(context, threads)
+        open_model(str(path), search=Search.of_folders(), suite_folder=Path()),
+        EngineSettings(context, threads, exact=exact),
     )
 
 
@@ -33,9 +34,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
-@pytest.fixture(scope="module")
-def model(tiny: Path) -> Iterator[Engine]:
-    with load(tiny) as engine:
+@pytest.fixture(scope="module", params=[False, True], ids=["together", "exact"])
+def model(tiny: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with load(tiny, exact=request.param) as engine:
         yield engine
 
 

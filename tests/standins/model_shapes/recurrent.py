@@ -6,8 +6,8 @@ from standins.model_shapes.blocks import attention_metadata, attention_tensors, 
 from standins.model_shapes.shape import Dimensions, Shape
 
 
-def mamba() -> Shape:
-    width, layers, inner, state, rank, kernel, vocabulary = 2560, 64, 5120, 16, 160, 4, 50280
+def mamba(*, width: int = 2560, layers: int = 64, vocabulary: int = 50280) -> Shape:
+    inner, state, rank, kernel = 2 * width, 16, width // 16, 4
     metadata = {
         "context_length": 1048576, "embedding_length": width, "block_count": layers, "feed_forward_length": 0,
         "attention.head_count": 0, "attention.layer_norm_rms_epsilon": 1e-5,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import Completion, EngineSettings, Request
 from gpurig.evaljobs.inference.answers import Answer, failed
 from gpurig.evaljobs.inference.context import Context, NoRoomError
-from gpurig.evaljobs.inference.scheduler import Scheduler
-from gpurig.evaljobs.inference.works import Row
+from gpurig.evaljobs.inference.room import sequences_for
+from gpurig.evaljobs.inference.session import Session
 from gpurig.evaljobs.llama_log import last_errors
 from gpurig.evaljobs.llama_model import demand_device, load_model, release
 from gpurig.evaljobs.llama_vocabulary import RequestFault, Vocabulary
@@ -27,11 +25,7 @@ _SPARE_CELLS = 16
 
 
 class InferenceEngine:
-    """One model, many sequences; one alone where the answers have to be exact.
-
-    Attributes:
-        sequences: of the last run.
-    """
+    """One model, many sequences; one alone where the answers have to be exact."""
 
     def __init__(self, model: ModelFile, settings: EngineSettings) -> None:
         """Load the model; the cache is made when the requests are known.
@@ -42,14 +36,13 @@ class InferenceEngine:
         import llama_cpp  # noqa: PLC0415 - loads shared libraries
 
         self._api = llama_cpp
-        self._settings = settings
-        self.sequences = 0
+        self._file, self._settings = model, settings
         self._errors = last_errors(llama_cpp)
         self._errors.clear()
         llama_cpp.llama_backend_init()
         demand_device(llama_cpp)
-        gpu = bool(llama_cpp.llama_supports_gpu_offload())
-        self._model = load_model(llama_cpp, model.path, self._errors, gpu=gpu)
+        self._gpu = bool(llama_cpp.llama_supports_gpu_offload())
+        self._model = load_model(llama_cpp, model.path, self._errors, gpu=self._gpu)
         self._vocabulary = Vocabulary(llama_cpp, self._model)
         # What has been computed cannot be taken back where the past is one state and not a list of tokens.
         self._cut = not (
@@ -72,40 +65,59 @@ class InferenceEngine:
             PrerequisiteError: llama.cpp failed to compute, or has no memory for one sequence.
         """
         exact = exact or self._settings.exact
-        answers: dict[str, Answer] = {}
+        answers = []
         for request in requests:
             try:
-                answers[request.id] = Answer(self._api, self._vocabulary, request, limit=self._settings.context)
+                answers.append(self.answer(request))
             except RequestFault as fault:
                 yield failed(request, fault)
         if answers:
-            context = self._context(answers, exact=exact)
-            try:
-                yield from self._answered(context, answers, share=self._cut and not exact)
-            finally:
-                context.close()
-                for answer in answers.values():
-                    answer.close()
+            cells = max(answer.work.need for answer in answers) + _SPARE_CELLS
+            with self.session(len(answers), cells, exact=exact) as session:
+                for answer in answers:
+                    session.add(answer)
+                while len(session):
+                    yield from session.step()
 
-    def _context(self, answers: Mapping[str, Answer], *, exact: bool) -> Context:
-        """A context for these works: with half the sequences where there is no memory for all."""
+    def answer(self, request: Request) -> Answer:
+        """A request as a session takes it.
+
+        Raises:
+            RequestFault: it cannot be answered.
+        """
+        return Answer(self._api, self._vocabulary, request, limit=self._settings.context)
+
+    @contextlib.contextmanager
+    def session(self, wanted: int, cells: int, *, exact: bool = False) -> Iterator[Session]:
+        """A session; leaving forgets its requests and frees its memory.
+
+        Args:
+            wanted: requests to be answered at the same time; fewer where the settings say so or memory is short.
+            cells: tokens that each needs at most; not heeded where it is exact.
+            exact: one at a time, and none shares anything with another.
+
+        Raises:
+            PrerequisiteError: no memory for one.
+        """
         if exact:
             # The size of the context must not depend on the other requests.
             cells, sequences = self._settings.context, 1
         else:
-            cells = max(answer.work.need for answer in answers.values()) + _SPARE_CELLS
-            sequences = min(len(answers), self._settings.parallel or _MOST_SEQUENCES)
+            sequences = min(wanted, self._settings.parallel or _MOST_SEQUENCES)
+            sequences = sequences_for(self._api, self._file, wanted=sequences, cells=cells, batch=_BATCH, gpu=self._gpu)
+        context, sequences = self._context(sequences, cells)
+        session = Session(context, sequences=sequences, batch=_BATCH, share=self._cut and not exact, cut=self._cut)
+        try:
+            yield session
+        finally:
+            session.close()
+            context.close()
+
+    def _context(self, sequences: int, cells: int) -> tuple[Context, int]:
+        """A context, with half the sequences as long as llama.cpp has no memory for all; and how many it has."""
         while True:
             try:
-                context = Context(
-                    self._api,
-                    self._model,
-                    self._errors,
-                    sequences=sequences,
-                    cells=cells,
-                    batch=_BATCH,
-                    threads=self._settings.threads,
-                )
+                return self._made(sequences, cells), sequences
             except NoRoomError as error:
                 if sequences == 1:
                     raise PrerequisiteError(
@@ -113,50 +125,14 @@ class InferenceEngine:
                         hint="a smaller `context` in the suite needs less memory",
                     ) from error
                 sequences = max(1, sequences // 2)
-            else:
-                self.sequences = sequences
-                return context
 
-    def _answered(self, context: Context, answers: dict[str, Answer], *, share: bool) -> Iterator[Completion]:
-        scheduler = Scheduler(
-            sequences=self.sequences,
-            cells=context.cells,
+    def _made(self, sequences: int, cells: int) -> Context:
+        return Context(
+            self._api,
+            self._model,
+            self._errors,
+            sequences=sequences,
+            cells=cells,
             batch=_BATCH,
-            share=share,
-            cut=self._cut,
+            threads=self._settings.threads,
         )
-        for answer in answers.values():
-            scheduler.add(answer.work)
-        while len(scheduler):
-            step = scheduler.next_step()
-            if step is None:
-                raise AssertionError("works wait, and nothing is to be computed")
-            started = time.monotonic()
-            logits = context.compute(step)
-            if step.rows:
-                share_of_each = (time.monotonic() - started) / len(step.rows)
-                for row in step.rows:
-                    answers[row.work].seconds += share_of_each
-            place = 0
-            for row in step.rows:
-                if row.scored:
-                    completion = _go_on(scheduler, answers[row.work], row, logits[place : place + row.scored])
-                    place += row.scored
-                    if completion is not None:
-                        scheduler.close(row.work)
-                        answers.pop(row.work).close()
-                        yield replace(completion, parallel=self.sequences)
-
-
-def _go_on(scheduler: Scheduler, answer: Answer, row: Row, logits: Any) -> Completion | None:
-    """Give an answer its logits; the completion where that was all it wanted."""
-    try:
-        if row.kind == "branch":
-            answer.scored(row.branch, logits)
-        else:
-            token = (answer.prompted if row.kind == "prompt" else answer.written)(logits[0])
-            if token is not None:
-                scheduler.write(row.work, token)
-    except RequestFault as fault:
-        return answer.failed(fault)
-    return answer.completion() if answer.done else None

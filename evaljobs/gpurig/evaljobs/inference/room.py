@@ -1,0 +1,106 @@
+"""How many sequences there is memory for."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpurig.evaljobs.memory import MemoryRequest, measure
+from gpurig.evaljobs.models import ModelFile
+
+# ggml_backend_dev_type (ggml-backend.h): a GPU with memory of its own, and one that uses the machine's.
+_GPU_KINDS = (1, 2)
+# What is left to others, and to what is not forecast.
+_USABLE = 0.8
+_UNKNOWN = 2**62
+
+
+def sequences_for(api: Any, model: ModelFile, *, wanted: int, cells: int, batch: int, gpu: bool) -> int:
+    """As many of the wanted sequences as there is memory for, at least one.
+
+    Args:
+        api: the module llama_cpp.
+        model: it is loaded already: its weights are not counted.
+        wanted: sequences.
+        cells: of each.
+        batch: tokens that are computed together.
+        gpu: the cache lies in the GPU's memory.
+    """
+    free = int((gpu_free_bytes(api) if gpu else machine_free_bytes()) * _USABLE)
+    # Most runs need a small part of what there is: then nobody has to be asked.
+    if wanted == 1 or _at_most(model, cells) * wanted < free // 4:
+        return wanted
+    (buffers,) = measure(model.path, [MemoryRequest(context=cells, batch=batch, gpu_layers=-1 if gpu else 0)])
+    here = [buffer for buffer in buffers if buffer.host != gpu]
+    each = sum(buffer.context_bytes for buffer in here)
+    compute = sum(buffer.compute_bytes for buffer in here)
+    return max(1, min(wanted, (free - compute) // max(each, 1)))
+
+
+def machine_free_bytes() -> int:
+    """What processes may still take of the machine's memory, or of the control group's limit where that is less."""
+    found = [_UNKNOWN]
+    if match := re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE):
+        found.append(int(match[1]) * 1024)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        texts = _text(limit).strip(), _text(used).strip()
+        if all(text.isdigit() for text in texts):
+            # What the group reads from files counts as used, and is given back when it is needed.
+            found.append(int(texts[0]) - int(texts[1]) + _file_cache(Path(used).parent))
+    return max(0, min(found))
+
+
+def gpu_free_bytes(api: Any) -> int:
+    """Free memory of all GPUs that llama.cpp sees."""
+    library: ctypes.CDLL = api.llama_cpp._lib  # noqa: SLF001 - the binding has no name for ggml's devices
+    count, get = library.ggml_backend_dev_count, library.ggml_backend_dev_get
+    kind, memory = library.ggml_backend_dev_type, library.ggml_backend_dev_memory
+    count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
+    kind.restype, kind.argtypes = ctypes.c_int, [ctypes.c_void_p]
+    memory.restype = None
+    memory.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)]
+    total = 0
+    for index in range(count()):
+        device = get(index)
+        if kind(device) in _GPU_KINDS:
+            free, size = ctypes.c_size_t(), ctypes.c_size_t()
+            memory(device, ctypes.byref(free), ctypes.byref(size))
+            total += free.value
+    return total
+
+
+def _at_most(model: ModelFile, cells: int) -> int:
+    """More than a sequence's cache takes with any architecture: keys and values as wide as the model, in f16."""
+    layers, width = (_number(model, key) for key in ("block_count", "embedding_length"))
+    heads = max(_number(model, "attention.head_count"), 1)
+    # Some have heads that are wider than their share of the model's width.
+    wide = max(width, heads * max(_number(model, f"attention.{kind}_length") for kind in ("key", "value")))
+    return layers * 2 * wide * 2 * cells if layers and width else _UNKNOWN
+
+
+def _number(model: ModelFile, key: str) -> int:
+    value = model.gguf.of_architecture(key)
+    if isinstance(value, list | tuple):
+        value = max((one for one in value if isinstance(one, int)), default=0)
+    return value if isinstance(value, int) else 0
+
+
+def _file_cache(folder: Path) -> int:
+    stat: Mapping[str, str] = dict(
+        line.split(" ", 1) for line in _text(str(folder / "memory.stat")).splitlines() if " " in line
+    )
+    found = stat.get("inactive_file", stat.get("total_inactive_file", "0"))
+    return int(found) if found.isdigit() else 0
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,58 @@
+"""Tiny models of several architectures with random weights, which llama.cpp computes with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from standins.model_shapes.blocks import dense
+from standins.model_shapes.recurrent import mamba
+from standins.model_shapes.shape import Shape
+from standins.tiny_gguf import gguf_bytes, vocabulary
+
+
+def tiny_shapes() -> dict[str, Shape]:
+    """By what is special about them."""
+    size = len(vocabulary())
+    window = dense(
+        "window", architecture="gemma2", post_norms=True, tied=True, context=512,
+        width=64, layers=2, heads=4, kv_heads=2, head=16, inner=128, vocabulary=size,
+        more={"attention.sliding_window": 16, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    )  # fmt: skip
+    grouped = dense(
+        "grouped", architecture="qwen2", bias=True, tied=True, context=512,
+        width=64, layers=2, heads=4, kv_heads=1, inner=128, vocabulary=size,
+    )  # fmt: skip
+    return {"sliding window": window, "grouped heads": grouped, "recurrent": mamba(width=64, layers=2, vocabulary=size)}
+
+
+def write_random(path: Path, shape: Shape, *, seed: int = 1) -> Path:
+    """Write the model with random weights, in F32, and the tiny models' vocabulary."""
+    random = np.random.default_rng(seed)
+    pieces = vocabulary()
+    tensors = {name: _weights(random, name, dimensions[::-1]) for name, dimensions in shape.tensors}
+    metadata: dict[str, Any] = {
+        "general.architecture": shape.architecture,
+        "general.name": shape.name,
+        **{f"{shape.architecture}.{key}": value for key, value in shape.metadata.items()},
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [text for text, _, _ in pieces],
+        "tokenizer.ggml.scores": [score for _, score, _ in pieces],
+        "tokenizer.ggml.token_type": [kind for _, _, kind in pieces],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    path.write_bytes(gguf_bytes(metadata, tensors))
+    return path
+
+
+def _weights(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if "norm" in name or name.endswith("ssm_d"):
+        return np.ones(shape, np.float32)
+    if name.endswith("ssm_a"):
+        # A state that grows would end at infinity.
+        return -np.exp(random.normal(0.0, 0.5, shape)).astype(np.float32)
+    return random.normal(0.0, 0.3, shape).astype(np.float32)
