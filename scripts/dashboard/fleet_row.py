@@ -13,80 +13,44 @@ def _by_gpu(metric: str) -> str:
     return f"max by (instance, gpu, uuid) ({metric}{{{ON_GPU}}})"
 
 
+def _tile(
+    title: str, *queries: Query, unit: str = "none", width: int = 3, text: str = "", bad_at: float | None = None
+) -> Panel:
+    """A small panel of one or two numbers."""
+    return Panel(title, queries, unit, kind="stat", width=width, height=4, text=text, bad_at=bad_at)
+
+
 FLEET = Row(
     "Fleet",
     (
-        Panel(
-            "Boxes",
-            (
-                Query(f"sum(up{{{OF_EXPORTER}}})", "answer"),
-                Query(f"count(up{{{OF_EXPORTER}}})", "all"),
-            ),
-            kind="stat",
-            width=4,
-            height=4,
+        _tile(
+            "Boxes", Query(f"sum(up{{{OF_EXPORTER}}})", "answer"), Query(f"count(up{{{OF_EXPORTER}}})", "all"), width=4
         ),
-        Panel(
+        _tile(
             "GPUs",
-            (
-                Query(f"sum(gpurig_gpu_up{{{ON_GPU}}})", "up"),
-                Query(f"count(gpurig_gpu_up{{{ON_GPU}}})", "all"),
-            ),
-            kind="stat",
+            Query(f"sum(gpurig_gpu_up{{{ON_GPU}}})", "up"),
+            Query(f"count(gpurig_gpu_up{{{ON_GPU}}})", "all"),
             width=4,
-            height=4,
         ),
-        Panel(
-            "Jobs that run",
-            (Query(f"sum(instance:gpurig_runner_jobs_running:sum{{{ON_BOX}}})", "jobs"),),
-            kind="stat",
-            width=3,
-            height=4,
-        ),
-        Panel(
+        _tile("Jobs that run", Query(f"sum(instance:gpurig_runner_jobs_running:sum{{{ON_BOX}}})", "jobs")),
+        _tile(
             "GPUs' utilization",
-            (Query(f"avg(gpurig_gpu_utilization_ratio{{{ON_GPU}}})", "average"),),
-            "percentunit",
-            kind="stat",
-            width=3,
-            height=4,
-            minimum=0,
-            maximum=1,
+            Query(f"avg(gpurig_gpu_utilization_ratio{{{ON_GPU}}})", "average"),
+            unit="percentunit",
         ),
-        Panel(
+        _tile(
             "GPU memory in use",
-            (
-                Query(
-                    f"sum(gpurig_gpu_memory_used_bytes{{{ON_GPU}}}) / sum(gpurig_gpu_memory_total_bytes{{{ON_GPU}}})",
-                    "used",
-                ),
+            Query(
+                f"sum(gpurig_gpu_memory_used_bytes{{{ON_GPU}}}) / sum(gpurig_gpu_memory_total_bytes{{{ON_GPU}}})",
+                "used",
             ),
-            "percentunit",
-            kind="stat",
-            width=3,
-            height=4,
-            minimum=0,
-            maximum=1,
+            unit="percentunit",
         ),
-        Panel(
-            "Power",
-            (Query(f"sum(gpurig_gpu_power_watts{{{ON_GPU}}})", "power"),),
-            "watt",
-            kind="stat",
-            width=3,
-            height=4,
-        ),
-        Panel(
+        _tile("Power", Query(f"sum(gpurig_gpu_power_watts{{{ON_GPU}}})", "power"), unit="watt"),
+        _tile(
             "Alerts that fire",
-            (
-                Query(
-                    f'count(ALERTS{{alertname=~"Gpurig.*",alertstate="firing",{ON_BOX}}}) or vector(0)',
-                    "alerts",
-                ),
-            ),
-            kind="stat",
+            Query(f'count(ALERTS{{alertname=~"Gpurig.*",alertstate="firing",{ON_BOX}}}) or vector(0)', "alerts"),
             width=4,
-            height=4,
             text="Of the rules in deploy/prometheus; docs/alerts.md says what to do.",
             bad_at=1,
         ),

@@ -8,12 +8,18 @@ from dashboard.selection import GPU_NAME, ON_GPU
 _HOLDS = (State(0, "no", "transparent"), State(1, "yes", "orange"))
 _PENDING = (State(0, "no", "green"), State(1, "reset needed", "red"))
 
+
+def _of_gpu(metric: str, told: str = "", *, dashed: bool = False) -> Query:
+    """One series a GPU; `told` says which one, where a panel has several."""
+    return Query(f"{metric}{{{ON_GPU}}}", f"{GPU_NAME} {told}".rstrip(), dashed=dashed)
+
+
 GPU = Row(
     "GPU",
     (
         Panel(
             "Utilization",
-            (Query(f"gpurig_gpu_utilization_ratio{{{ON_GPU}}}", GPU_NAME),),
+            (_of_gpu("gpurig_gpu_utilization_ratio"),),
             "percentunit",
             text="Share of the time in which the GPU worked, however little of it.",
             minimum=0,
@@ -22,9 +28,9 @@ GPU = Row(
         Panel(
             "Memory",
             (
-                Query(f"gpurig_gpu_memory_used_bytes{{{ON_GPU}}}", f"{GPU_NAME} used"),
-                Query(f"gpurig_gpu_memory_reserved_bytes{{{ON_GPU}}}", f"{GPU_NAME} reserved by the driver"),
-                Query(f"gpurig_gpu_memory_total_bytes{{{ON_GPU}}}", f"{GPU_NAME} total", dashed=True),
+                _of_gpu("gpurig_gpu_memory_used_bytes", "used"),
+                _of_gpu("gpurig_gpu_memory_reserved_bytes", "reserved by the driver"),
+                _of_gpu("gpurig_gpu_memory_total_bytes", "total", dashed=True),
             ),
             "bytes",
             minimum=0,
@@ -32,9 +38,9 @@ GPU = Row(
         Panel(
             "Memory, encoder and decoder at work",
             (
-                Query(f"gpurig_gpu_memory_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} memory"),
-                Query(f"gpurig_gpu_encoder_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} encoder"),
-                Query(f"gpurig_gpu_decoder_utilization_ratio{{{ON_GPU}}}", f"{GPU_NAME} decoder"),
+                _of_gpu("gpurig_gpu_memory_utilization_ratio", "memory"),
+                _of_gpu("gpurig_gpu_encoder_utilization_ratio", "encoder"),
+                _of_gpu("gpurig_gpu_decoder_utilization_ratio", "decoder"),
             ),
             "percentunit",
             text="Share of the time in which memory was read or written, and in which the video units worked.",
@@ -44,8 +50,8 @@ GPU = Row(
         Panel(
             "Power",
             (
-                Query(f"gpurig_gpu_power_watts{{{ON_GPU}}}", GPU_NAME),
-                Query(f"gpurig_gpu_power_limit_watts{{{ON_GPU}}}", f"{GPU_NAME} limit", dashed=True),
+                _of_gpu("gpurig_gpu_power_watts"),
+                _of_gpu("gpurig_gpu_power_limit_watts", "limit", dashed=True),
             ),
             "watt",
             minimum=0,
@@ -60,7 +66,7 @@ GPU = Row(
         ),
         Panel(
             "Fans",
-            (Query(f"gpurig_gpu_fan_speed_ratio{{{ON_GPU}}}", GPU_NAME),),
+            (_of_gpu("gpurig_gpu_fan_speed_ratio"),),
             "percentunit",
             text="Share of the full speed, of the fastest fan.",
             minimum=0,
@@ -69,8 +75,8 @@ GPU = Row(
         Panel(
             "Temperatures of the chip",
             (
-                Query(f"gpurig_gpu_temperature_celsius{{{ON_GPU}}}", GPU_NAME),
-                Query(f"gpurig_gpu_hotspot_temperature_celsius{{{ON_GPU}}}", f"{GPU_NAME} hottest place"),
+                _of_gpu("gpurig_gpu_temperature_celsius"),
+                _of_gpu("gpurig_gpu_hotspot_temperature_celsius", "hottest place"),
                 Query(
                     f'gpurig_gpu_temperature_limit_celsius{{{ON_GPU},limit!="memory"}}',
                     f"{GPU_NAME} {{{{limit}}}}",
@@ -83,7 +89,7 @@ GPU = Row(
         Panel(
             "Temperatures of the memory",
             (
-                Query(f"gpurig_gpu_memory_temperature_celsius{{{ON_GPU}}}", GPU_NAME),
+                _of_gpu("gpurig_gpu_memory_temperature_celsius"),
                 Query(
                     f'gpurig_gpu_temperature_limit_celsius{{{ON_GPU},limit="memory"}}', f"{GPU_NAME} limit", dashed=True
                 ),
@@ -122,7 +128,7 @@ GPU = Row(
         ),
         Panel(
             "Performance state",
-            (Query(f"gpurig_gpu_performance_state{{{ON_GPU}}}", GPU_NAME),),
+            (_of_gpu("gpurig_gpu_performance_state"),),
             text="NVIDIA's P-state: 0 is the fastest, 8 and more is idle.",
             minimum=0,
             maximum=15,
@@ -131,8 +137,8 @@ GPU = Row(
         Panel(
             "PCIe lanes",
             (
-                Query(f"gpurig_gpu_pcie_link_width{{{ON_GPU}}}", GPU_NAME),
-                Query(f"gpurig_gpu_pcie_link_width_max{{{ON_GPU}}}", f"{GPU_NAME} possible", dashed=True),
+                _of_gpu("gpurig_gpu_pcie_link_width"),
+                _of_gpu("gpurig_gpu_pcie_link_width_max", "possible", dashed=True),
             ),
             minimum=0,
             steps=True,
@@ -140,8 +146,8 @@ GPU = Row(
         Panel(
             "PCIe generation",
             (
-                Query(f"gpurig_gpu_pcie_link_generation{{{ON_GPU}}}", GPU_NAME),
-                Query(f"gpurig_gpu_pcie_link_generation_max{{{ON_GPU}}}", f"{GPU_NAME} possible", dashed=True),
+                _of_gpu("gpurig_gpu_pcie_link_generation"),
+                _of_gpu("gpurig_gpu_pcie_link_generation_max", "possible", dashed=True),
             ),
             text="An idle card lowers it.",
             minimum=0,
@@ -174,7 +180,7 @@ GPU = Row(
         ),
         Panel(
             "Memory that waits for a reset to be taken out of use",
-            (Query(f"gpurig_gpu_memory_repair_pending{{{ON_GPU}}}", GPU_NAME),),
+            (_of_gpu("gpurig_gpu_memory_repair_pending"),),
             kind="state-timeline",
             states=_PENDING,
         ),
@@ -197,7 +203,7 @@ GPU = Row(
         ),
         Panel(
             "Processes",
-            (Query(f"gpurig_gpu_processes{{{ON_GPU}}}", GPU_NAME),),
+            (_of_gpu("gpurig_gpu_processes"),),
             minimum=0,
             steps=True,
         ),

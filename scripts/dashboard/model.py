@@ -66,7 +66,7 @@ class Panel:
         minimum, maximum: ends of the axis; by the data where None.
         columns: of a table, in their order.
         states: for values that are one of a few.
-        warn_at, bad_at: from where a value is shown in yellow, in red; bad_at below warn_at: from there down.
+        bad_at: from where a value is shown in red.
         stacked: series upon each other.
         steps: a value holds until the next one.
         none: what is shown where there is no series.
@@ -83,7 +83,6 @@ class Panel:
     maximum: float | None = None
     columns: tuple[Column, ...] = ()
     states: tuple[State, ...] = ()
-    warn_at: float | None = None
     bad_at: float | None = None
     stacked: bool = False
     steps: bool = False

@@ -143,7 +143,7 @@ def _defaults(panel: Panel) -> Json:
         "unit": panel.unit,
         "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
         "mappings": _mappings(panel.states),
-        "thresholds": _thresholds(panel.warn_at, panel.bad_at),
+        "thresholds": _thresholds(panel.bad_at),
         "custom": _custom(panel),
     }
     for key, value in (("min", panel.minimum), ("max", panel.maximum), ("noValue", panel.none or None)):
@@ -168,14 +168,11 @@ def _custom(panel: Panel) -> Json:
     return {}
 
 
-def _thresholds(warn_at: float | None, bad_at: float | None) -> Json:
-    """Green, yellow, red; in the other order where a low value is the bad one."""
-    if warn_at is not None and bad_at is not None and bad_at < warn_at:
-        steps = [(None, "red"), (bad_at, "yellow"), (warn_at, "green")]
-    else:
-        steps = [(None, "green"), (warn_at, "yellow"), (bad_at, "red")]
-        steps = [steps[0], *(step for step in steps[1:] if step[0] is not None)]
-    return {"mode": "absolute", "steps": [{"color": color, "value": value} for value, color in steps]}
+def _thresholds(bad_at: float | None) -> Json:
+    steps: list[Json] = [{"color": "green", "value": None}]
+    if bad_at is not None:
+        steps.append({"color": "red", "value": bad_at})
+    return {"mode": "absolute", "steps": steps}
 
 
 def _mappings(states: Sequence[State]) -> list[Json]:

@@ -213,17 +213,8 @@ def test_a_table_shows_its_columns_in_order_and_no_other_value():
     assert all(one["instant"] and one["format"] == "table" for one in model["targets"])
 
 
-@pytest.mark.parametrize(
-    ("warn_at", "bad_at", "steps"),
-    [
-        (None, None, [(None, "green")]),
-        (80, 90, [(None, "green"), (80, "yellow"), (90, "red")]),
-        (None, 1, [(None, "green"), (1, "red")]),
-        (0.3, 0.1, [(None, "red"), (0.1, "yellow"), (0.3, "green")]),
-    ],
-)
-def test_a_low_value_can_be_the_bad_one(warn_at, bad_at, steps):
-    panel = Panel("p", (Query("up", "up"),), kind="stat", warn_at=warn_at, bad_at=bad_at)
+def test_a_number_turns_red_where_it_is_bad():
+    panel = Panel("p", (Query("up", "up"),), kind="stat", bad_at=1)
     model = render(Dashboard("u", "d", "", (), (Row("r", (panel,)),)))["panels"][1]
-    shown = model["fieldConfig"]["defaults"]["thresholds"]["steps"]
-    assert [(one["value"], one["color"]) for one in shown] == steps
+    steps = model["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [(one["value"], one["color"]) for one in steps] == [(None, "green"), (1, "red")]
