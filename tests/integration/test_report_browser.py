@@ -9,7 +9,7 @@ import pytest
 from gpurig.evaljobs.report import html_report
 from gpurig.evaljobs.results import Results
 from standins.browser import Browser, find_browser, started_browser
-from standins.evalrun import HOSTILE, failed_sample, hostile_samples, results, sample
+from standins.evalrun import HOSTILE, failed_sample, gpu_uses, hostile_samples, results, sample
 from standins.missing import missing
 
 VISIBLE = """
@@ -167,14 +167,14 @@ def test_hostile_answers_run_nothing_and_are_shown(browser, page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_of_wcag_aa(browser, page, scheme):
     browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.open(page())
+    browser.open(page(results(gpu_use=gpu_uses("NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"))))
     assert browser.run(LOW_CONTRAST) == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_is_wider_than_the_window(browser, page, width):
     browser.resize(width)
-    browser.open(page(results(hostile_samples())))
+    browser.open(page(results(hostile_samples(), gpu_use=gpu_uses(*HOSTILE))))
     browser.run("for (const sample of document.querySelectorAll('details')) sample.open = true")
     assert browser.run("return document.documentElement.scrollWidth") <= width
 

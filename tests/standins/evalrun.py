@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
-from gpurig.evaljobs.results import Gate, GateRule, JobRef, Metric, Results, SampleGrade, SampleResult
+from gpurig.evaljobs.results import (
+    Gate,
+    GateRule,
+    GpuCardUse,
+    JobGpuUse,
+    JobRef,
+    Metric,
+    Results,
+    SampleGrade,
+    SampleResult,
+)
 
 # What a model might write to break out of a report, each aimed at another reader of it.
 HOSTILE = (
@@ -70,6 +80,26 @@ def hostile_samples() -> tuple[SampleResult, ...]:
             grade=SampleGrade(verdict="bad", score=0.1, error=text),
         )
         for index, text in enumerate(HOSTILE)
+    )
+
+
+def gpu_uses(*names: str) -> tuple[JobGpuUse, ...]:
+    """A job for each card's name; the first died for want of memory."""
+    return tuple(
+        JobGpuUse(
+            job_id=str(100 + index),
+            gpus=(
+                GpuCardUse(
+                    name=name[:200],
+                    memory_total_bytes=24564 * 1024**2,
+                    memory_peak_bytes=23 * 1024**3,
+                    gpu_seconds=12_400,
+                    energy_joules=1_234_567,
+                ),
+            ),
+            oom=() if index else ("gpu",),
+        )
+        for index, name in enumerate(names)
     )
 
 
