@@ -389,6 +389,15 @@ def test_the_order_of_containers_processes_and_gpus_does_not_matter(order, uuids
     assert story(range(4), ("gpu-a", "gpu-b", "gpu-c")) == story(order, uuids)
 
 
+def test_gpus_that_come_under_ever_new_uuids_are_forgotten(box):
+    for number in range(600):
+        box.run(1, {f"MIG-{number}": gpu(joules=1.0), "gpu-a": gpu(joules=float(number))})
+    box.accounting.publish()
+    energy = box.accounting.snapshot.energy_joules
+    assert len(energy) == 256
+    assert energy["gpu-a"] == 599
+
+
 def test_readings_of_two_sources_at_once_lose_nothing(box):
     """The samplers of two vendors' cards add from threads of their own."""
     from concurrent.futures import ThreadPoolExecutor

@@ -17,6 +17,7 @@ from gpurig.runner.exporter.jobs.summary import UsageFolder
 
 # A reading that came later than this says nothing about the time before it.
 LONGEST_GAP_S = 30.0
+_MOST_GPUS = 256
 # How often the state file is written anew and waited for.
 _WRITE_EVERY_S = 30.0
 
@@ -121,6 +122,13 @@ class Accounting:
             )
         self._ledger.add(uuid, found, now)
 
+    def _forget_gpus(self) -> None:
+        """Parts of a card get new UUIDs when it is split anew: those that were not read for longest go."""
+        while len(self._energy) > _MOST_GPUS:
+            uuid = min(self._energy, key=lambda one: (self._read_at.get(one, 0.0), one))
+            for known in (self._energy, self._kept_energy, self._read_at, self._containers):
+                known.pop(uuid, None)
+
     def publish(self) -> Accounts:
         """Make what is known now the snapshot, after it is kept; write the summaries that are due.
 
@@ -137,6 +145,7 @@ class Accounting:
                     # Its source fails or hangs: who holds memory now is not known.
                     self._ledger.add(uuid, None, now)
             self._ledger.expire(now)
+            self._forget_gpus()
             line, whole = self._line_to_keep(now)
             snapshot = Accounts(
                 jobs=tuple(job.use() for job in self._ledger.jobs.values()),
@@ -200,8 +209,9 @@ class Accounting:
         if self._state is None:
             return
         with self._lock:
+            state, self._state = self._state, None
             line = self._whole_line()
         try:
-            self._state.write(line)
+            state.write(line)
         finally:
-            self._state.close()
+            state.close()

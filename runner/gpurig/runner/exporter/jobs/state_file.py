@@ -265,9 +265,10 @@ def _job_in(one: Mapping[str, Any]) -> Job:
 def _ooms_in(listed: Iterable[object]) -> Iterable[tuple[str, OomKind, float]]:
     for one in listed:
         parts = _list(one)
-        if len(parts) != 3 or parts[1] not in _OOM_KINDS:
+        kind = _OOM_KINDS.get(_text(parts[1])) if len(parts) == 3 else None
+        if kind is None:
             raise ValueError("a death for want of memory is a container, a kind of memory and a time")
-        yield _text(parts[0]), _OOM_KINDS[parts[1]], _amount(parts[2])
+        yield _text(parts[0]), kind, _amount(parts[2])
 
 
 def _use_in(one: Mapping[str, Any]) -> Use:
