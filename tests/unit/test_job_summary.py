@@ -107,6 +107,12 @@ def test_a_label_that_is_no_number_names_no_file(tmp_path, name):
     assert [*tmp_path.rglob("*")] == []
 
 
+@pytest.mark.parametrize("moment", [-1.0, 1e300])
+def test_a_clock_that_is_beyond_every_date_stops_nothing(tmp_path, moment):
+    UsageFolder(tmp_path).write([job_use(used(), started_at=moment)], GPUS, BOOT, EPOCH)
+    assert read(tmp_path)["started"] in {"1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"}
+
+
 def test_files_go_after_a_week_and_nothing_else_does(tmp_path):
     folder = UsageFolder(tmp_path)
     folder.write([job_use(used()), job_use(used(), key=key(8))], GPUS, BOOT, EPOCH)

@@ -8,7 +8,6 @@ take back what is younger than the first line. Plain json: pydantic would be a t
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ SCHEMA = "gpurig.accounting/1"
 FILE_NAME = "accounting.jsonl"
 DAMAGED_NAME = f"{FILE_NAME}.damaged"
 _MOST_BYTES = 64 * 1024 * 1024
+# More than any sum of bytes, joules or seconds, and a whole number that is still exact enough as a float.
+_MOST_AMOUNT = 1e18
 _OOM_KINDS: dict[str, OomKind] = {"gpu": "gpu", "host": "host"}
 
 
@@ -311,7 +312,7 @@ def _text(value: object) -> str:
 
 
 def _amount(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST_AMOUNT:
         raise ValueError(f"{str(value)[:40]} is no amount")
     return float(value)
 

@@ -25,6 +25,7 @@ SCHEMA = "gpurig.gpu-use/1"
 KEEP_S = 7 * 86_400.0
 _PRUNE_EVERY_S = 3_600.0
 _REFRESH_S = 5.0
+_LAST_SECOND = 253_402_300_799.0
 # What becomes a path: GitLab's numbers, nothing else.
 _NUMBER = re.compile(r"[0-9]{1,20}")
 # With what a killed writer left of one.
@@ -184,4 +185,9 @@ def _known_sum(values: Iterable[float | None], text: Callable[[float], str]) -> 
 
 
 def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    # A clock may show anything; a date has four digits for the year.
+    return (
+        datetime.fromtimestamp(min(max(moment, 0.0), _LAST_SECOND), UTC)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z")
+    )
