@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
 
-# What Prometheus itself adds to a scrape, what its client library tells of a process, and the alerts.
+# What Prometheus itself adds to a scrape, what is told of a process, node_exporter's age of a textfile, and the alerts.
 _OF_A_TARGET = (
     "up",
     "scrape_duration_seconds",
@@ -30,6 +30,7 @@ _OF_A_TARGET = (
 )
 _NOT_GPURIGS: dict[str, Labels] = {
     **dict.fromkeys(_OF_A_TARGET, TARGET_LABELS),
+    "node_textfile_mtime_seconds": TARGET_LABELS | {"file"},
     "ALERTS": TARGET_LABELS | {"alertname", "alertstate", "severity"},
 }
 
