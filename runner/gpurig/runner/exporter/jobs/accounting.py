@@ -66,6 +66,8 @@ class Accounting:
         self._monotonic = monotonic
         self._wall = wall
         self._lock = threading.Lock()
+        # For `containers_of`: who publishes does not wait for /proc.
+        self._finding = threading.Lock()
         self._energy: dict[str, Energy] = {}
         self._kept_energy: dict[str, tuple[object, ...]] = {}
         self._read_at: dict[str, float] = {}
@@ -82,7 +84,8 @@ class Accounting:
 
     def observe(self, figures: Mapping[str, Figures]) -> None:
         """Add a reading of some GPUs, by UUID; never waits for a disk."""
-        found = {uuid: self._find_containers(uuid, one) for uuid, one in figures.items()}
+        with self._finding:
+            found = {uuid: self._find_containers(uuid, one) for uuid, one in figures.items()}
         with self._lock:
             now = self._monotonic()
             self._listen(now)
