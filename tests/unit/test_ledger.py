@@ -198,6 +198,18 @@ def test_a_finished_jobs_series_stay_for_a_time_and_its_projects_sum_stays(box):
     assert (project.project_id, project.jobs, project.gpu_seconds) == ("1", 1, pytest.approx(10))
 
 
+def test_a_job_that_died_before_anybody_saw_it_counts_even_where_none_is_shown_after_its_end():
+    box = Box(limits=Limits(keep_finished_s=0))
+    box.start(1, JOB, tell=False)
+    box.passed += 0.4
+    box.end(1, exit_code=1, oom="gpu")
+    box.passed += 1
+    box.tell()
+    box.run(20)
+    assert box.accounting.snapshot.jobs == ()
+    assert box.accounting.snapshot.projects[0].oom == {"gpu": 1}
+
+
 def test_a_job_that_ended_long_before_the_exporter_began_is_not_shown(box):
     box.start(1, JOB)
     box.end(1, oom="host")

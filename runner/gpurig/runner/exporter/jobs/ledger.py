@@ -18,6 +18,8 @@ OTHER = "other"
 _LONGEST_LABEL = 64
 # A container of which nothing was told after so long is no job's.
 _UNKNOWN_S = 600.0
+# A job that ended within this time is news, although nobody saw it run.
+_NEWS_S = 60.0
 # gitlab-runner stops one container of a job before it starts the next.
 _SETTLE_S = 10.0
 
@@ -197,8 +199,8 @@ class Ledger:
         job = self.jobs.get(key)
         if job is not None:
             return job
-        last_end = _end(containers)
-        if key in self._expired or (last_end is not None and last_end < written_at - self.limits.keep_finished_s):
+        last_end, oldest = _end(containers), written_at - max(self.limits.keep_finished_s, _NEWS_S)
+        if key in self._expired or (last_end is not None and last_end < oldest):
             return None
         if len(self.jobs) >= self.limits.jobs:
             ended = [one for one in self.jobs.values() if one.ended_at is not None]
