@@ -202,13 +202,13 @@ def test_a_box_on_which_nothing_happens_writes_nothing(boxes):
         (b'{"jobs":[]}\n', "not 'gpurig.accounting/1'"),
         (b"[" * 100_000 + b"\n", "line 1"),
         (b"\xff\xfe\x00\n", "not UTF-8"),
-        (b"null\n", "an object is missing"),
+        (b"null\n", "no object"),
         (b'{"schema":"gpurig.accounting/1","jobs":[{"key":["1"]}]}\n', "four parts"),
         (b'{"schema":"gpurig.accounting/1","gpus":{"a":{"joules":NaN}}}\n', "no amount"),
         (b'{"schema":"gpurig.accounting/1","gpus":{"a":{"joules":1' + b"0" * 400 + b"}}}\n", "no amount"),
         (
             b'{"schema":"gpurig.accounting/1","jobs":[{"key":["1","1","1",""],"started_at":1,"ooms":[["c",{},1]]}]}\n',
-            "a text is missing",
+            "no text",
         ),
     ],
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from gpurig.common.files import write_atomic
 from gpurig.common.terminal import harmless
 from gpurig.runner.exporter.devices.figures import SourceError
+from gpurig.runner.exporter.jobs.json_values import as_amount, as_count, as_list, as_object, as_text
 from gpurig.runner.exporter.jobs.model import BoxFacts, Disk, JobContainer, JobKey, RunnerEntry
 
 VERSION = 1
@@ -25,8 +25,6 @@ HEARTBEAT_S = 10.0
 STALE_S = 60.0
 
 _MOST_BYTES = 4 * 1024 * 1024
-_MOST_ITEMS = 2048
-_MOST_TEXT = 2048
 _ID = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{0,64}")
@@ -122,17 +120,19 @@ def _facts(document: Mapping[str, Any]) -> BoxFacts:
     runners = document["runners"]
     models = document["model_bytes"]
     return BoxFacts(
-        written_at=_number(document["written_at"]),
-        containers=tuple(_container(one) for one in _list(document["containers"])),
-        runners=None if runners is None else tuple(_runner(one) for one in _list(runners)),
-        image_bytes={_matching(_WORD, kind): _count(size) for kind, size in _dict(document["image_bytes"]).items()},
-        model_bytes=None if models is None else _count(models),
+        written_at=as_amount(document["written_at"]),
+        containers=tuple(_container(one) for one in as_list(document["containers"])),
+        runners=None if runners is None else tuple(_runner(one) for one in as_list(runners)),
+        image_bytes={
+            _matching(_WORD, kind): as_count(size) for kind, size in as_object(document["image_bytes"]).items()
+        },
+        model_bytes=None if models is None else as_count(models),
         disks=tuple(
-            Disk(_matching(_WORD, one["purpose"]), _count(one["free_bytes"]), _count(one["total_bytes"]))
-            for one in _list(document["disks"])
+            Disk(_matching(_WORD, one["purpose"]), as_count(one["free_bytes"]), as_count(one["total_bytes"]))
+            for one in as_list(document["disks"])
         ),
-        sources=tuple(_matching(_WORD, name) for name in _list(document["sources"])),
-        problems={_matching(_WORD, name): _text(text) for name, text in _dict(document["problems"]).items()},
+        sources=tuple(_matching(_WORD, name) for name in as_list(document["sources"])),
+        problems={_matching(_WORD, name): _text(text) for name, text in as_object(document["problems"]).items()},
     )
 
 
@@ -150,9 +150,9 @@ def _container(one: Mapping[str, Any]) -> JobContainer:
             runner=_matching(_WORD, job["runner"]),
         ),
         kind=_matching(_WORD, one["kind"]),
-        started_at=_number(one["started_at"]),
-        ended_at=None if ended is None else _number(ended),
-        exit_code=None if code is None else _count(code),
+        started_at=as_amount(one["started_at"]),
+        ended_at=None if ended is None else as_amount(ended),
+        exit_code=None if code is None else as_count(code),
         oom=oom,
         oom_detail=_text(one["oom_detail"]),
     )
@@ -161,45 +161,19 @@ def _container(one: Mapping[str, Any]) -> JobContainer:
 def _runner(one: Mapping[str, Any]) -> RunnerEntry:
     expires = one["expires_at"]
     return RunnerEntry(
-        id=_count(one["id"]),
+        id=as_count(one["id"]),
         description=_text(one["description"]),
-        tags=tuple(_text(tag) for tag in _list(one["tags"])),
-        expires_at=None if expires is None else _number(expires),
+        tags=tuple(_text(tag) for tag in as_list(one["tags"])),
+        expires_at=None if expires is None else as_amount(expires),
         short=_matching(_WORD, one["short"]),
     )
 
 
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list) or len(value) > _MOST_ITEMS:
-        raise ValueError("no list, or one that is too long")
-    return value
-
-
-def _dict(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict) or len(value) > _MOST_ITEMS:
-        raise ValueError("no object, or one that is too long")
-    return value
-
-
 def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MOST_TEXT:
-        raise ValueError("no text, or one that is too long")
-    return harmless(value)
+    return harmless(as_text(value))
 
 
 def _matching(pattern: re.Pattern[str], value: object) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ValueError("a text of another form")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError("no number from 0 on")
-    return float(value)
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError("no whole number from 0 on")
     return value

@@ -25,6 +25,7 @@ from gpurig.common.files import (
     write_problem,
 )
 from gpurig.runner.exporter.devices.energy import Energy
+from gpurig.runner.exporter.jobs.json_values import as_amount, as_count, as_list, as_object, as_text
 from gpurig.runner.exporter.jobs.ledger import Job, Use
 from gpurig.runner.exporter.jobs.model import JobKey, OomKind, ProjectUse
 
@@ -32,8 +33,6 @@ SCHEMA = "gpurig.accounting/1"
 FILE_NAME = "accounting.jsonl"
 DAMAGED_NAME = f"{FILE_NAME}.damaged"
 _MOST_BYTES = 64 * 1024 * 1024
-# More than any sum of bytes, joules or seconds, and a whole number that is still exact enough as a float.
-_MOST_AMOUNT = 1e18
 _OOM_KINDS: dict[str, OomKind] = {"gpu": "gpu", "host": "host"}
 
 
@@ -219,22 +218,23 @@ def _project_out(project: ProjectUse) -> dict[str, object]:
 
 def _read(line: str, *, first: bool) -> Kept:
     """A line; fields that are not known are passed over. Raises ValueError."""
-    document = _object(json.loads(line))
+    document = as_object(json.loads(line))
     if first and document.get("schema") != SCHEMA:
         raise ValueError(f"its schema is {str(document.get('schema'))[:40]!r}, not {SCHEMA!r}")
     return Kept(
-        energy={_text(uuid): _energy_in(_object(one)) for uuid, one in _object(document.get("gpus", {})).items()},
-        jobs={job.key: job for job in (_job_in(_object(one)) for one in _list(document.get("jobs", [])))},
-        gone={_key_in(one) for one in _list(document.get("gone", []))},
+        energy={as_text(uuid): _energy_in(as_object(one)) for uuid, one in as_object(document.get("gpus", {})).items()},
+        jobs={job.key: job for job in (_job_in(as_object(one)) for one in as_list(document.get("jobs", [])))},
+        gone={_key_in(one) for one in as_list(document.get("gone", []))},
         projects={
-            one.project_id: one for one in (_project_in(_object(each)) for each in _list(document.get("projects", [])))
+            one.project_id: one
+            for one in (_project_in(as_object(each)) for each in as_list(document.get("projects", [])))
         },
     )
 
 
 def _energy_in(one: Mapping[str, Any]) -> Energy:
     return Energy(
-        joules=_amount(one.get("joules")),
+        joules=as_amount(one.get("joules")),
         told=one.get("told") is True,
         counter_joules=_maybe(one.get("counter_joules")),
         idle_watts=_maybe(one.get("idle_watts")),
@@ -242,7 +242,7 @@ def _energy_in(one: Mapping[str, Any]) -> Energy:
 
 
 def _key_in(one: object) -> JobKey:
-    words = [_text(word) for word in _list(one)]
+    words = [as_text(word) for word in as_list(one)]
     if len(words) != 4:
         raise ValueError("a job's key has four parts")
     return JobKey(*words)
@@ -250,26 +250,24 @@ def _key_in(one: object) -> JobKey:
 
 def _job_in(one: Mapping[str, Any]) -> Job:
     exit_code = one.get("exit_code")
-    if exit_code is not None and type(exit_code) is not int:
-        raise ValueError("an exit code is a whole number")
     return Job(
         key=_key_in(one.get("key")),
-        started_at=_amount(one.get("started_at")),
+        started_at=as_amount(one.get("started_at")),
         ended_at=_maybe(one.get("ended_at")),
-        exit_code=exit_code,
+        exit_code=None if exit_code is None else as_count(exit_code),
         counted=one.get("counted") is True,
-        ooms=set(_ooms_in(_list(one.get("ooms", [])))),
-        uses={_text(uuid): _use_in(_object(use)) for uuid, use in _object(one.get("uses", {})).items()},
+        ooms=set(_ooms_in(as_list(one.get("ooms", [])))),
+        uses={as_text(uuid): _use_in(as_object(use)) for uuid, use in as_object(one.get("uses", {})).items()},
     )
 
 
 def _ooms_in(listed: Iterable[object]) -> Iterable[tuple[str, OomKind, float]]:
     for one in listed:
-        parts = _list(one)
-        kind = _OOM_KINDS.get(_text(parts[1])) if len(parts) == 3 else None
+        parts = as_list(one)
+        kind = _OOM_KINDS.get(as_text(parts[1])) if len(parts) == 3 else None
         if kind is None:
             raise ValueError("a death for want of memory is a container, a kind of memory and a time")
-        yield _text(parts[0]), kind, _amount(parts[2])
+        yield as_text(parts[0]), kind, as_amount(parts[2])
 
 
 def _use_in(one: Mapping[str, Any]) -> Use:
@@ -283,39 +281,17 @@ def _use_in(one: Mapping[str, Any]) -> Use:
 
 def _project_in(one: Mapping[str, Any]) -> ProjectUse:
     return ProjectUse(
-        project_id=_text(one.get("id")),
-        jobs=int(_amount(one.get("jobs"))),
+        project_id=as_text(one.get("id")),
+        jobs=as_count(one.get("jobs")),
         gpu_seconds=_maybe(one.get("busy_s")),
         energy_joules=_maybe(one.get("joules")),
         oom={
-            _OOM_KINDS[kind]: int(_amount(n)) for kind, n in _object(one.get("oom", {})).items() if kind in _OOM_KINDS
+            _OOM_KINDS[kind]: int(as_amount(n))
+            for kind, n in as_object(one.get("oom", {})).items()
+            if kind in _OOM_KINDS
         },
     )
 
 
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("an object is missing")  # noqa: TRY004 - of the same kind as every other mistake in a file
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError("a list is missing")  # noqa: TRY004 - likewise
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 256:
-        raise ValueError("a text is missing or too long")
-    return value
-
-
-def _amount(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST_AMOUNT:
-        raise ValueError(f"{str(value)[:40]} is no amount")
-    return float(value)
-
-
 def _maybe(value: object) -> float | None:
-    return None if value is None else _amount(value)
+    return None if value is None else as_amount(value)
