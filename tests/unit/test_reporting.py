@@ -14,6 +14,8 @@ from gpurig.evaljobs.records import Generation, ModelRef, Sampling
 from gpurig.evaljobs.results import read_results
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suite import load_suite
+from gpurig.runner.exporter.jobs.summary import UsageFolder
+from standins.gpu_use import GPUS, job_use, used
 
 FILES = ("junit.xml", "metrics.txt", "note.md", "report.html", "results.json")
 SUITE = """
@@ -144,3 +146,25 @@ def test_help_names_the_note_token_variable_and_no_token_option():
     text = CliRunner().invoke(cli, ["report", "--help"]).output
     assert "GPURIG_NOTE_TOKEN" in text
     assert "--note-token " not in text
+
+
+def test_the_report_takes_the_gpu_use_of_the_folder_it_is_given_and_warns_of_what_it_cannot_use(
+    suite, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("CI_JOB_ID", "7")
+    monkeypatch.setenv("CI_PROJECT_ID", "1")
+    monkeypatch.setenv("CI_PIPELINE_ID", "1")
+    usage, out = tmp_path / "usage", tmp_path / "report"
+    UsageFolder(usage).write([job_use(used())], GPUS, 0.0, 1.7e9)
+    (usage / "1" / "8.json").write_text("\x1b[2J")
+    arguments = ["report", str(suite(0.5)), "--out", str(out), "--gpu-use", str(usage)]
+    code = run_command(cli, program="gpurig-job", arguments=arguments)
+    shown = capfd.readouterr()
+    assert code == 0
+    assert "GPU: RTX 4090, peak 5.3 of 24.0 GiB, 412 GPU-seconds, 38 kJ" in shown.out
+    assert shown.err.startswith(f"gpurig-job: warning: {usage}/1/8.json is passed over: ")
+    assert "\x1b" not in shown.err
+    assert [job.job_id for job in read_results(out / "results.json").gpu_use] == ["7"]
+    assert "5.3 of 24.0 GiB" in (out / "note.md").read_text()
+    assert "5.3 GiB" in (out / "report.html").read_text()
+    assert "gpu_memory_peak_gib" in (out / "metrics.txt").read_text()
