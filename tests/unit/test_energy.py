@@ -71,6 +71,13 @@ def test_a_counter_that_stays_silent_gives_way_to_the_power():
     assert again.joules == pytest.approx(30 * 100 + 100)
 
 
+def test_a_card_that_slept_and_told_nothing_has_counted_meanwhile():
+    asleep = [(float(second), Figures(utilization_ratio=0.0)) for second in range(1, 300)]
+    state, steps = run((0.0, counter(1_000, 90)), *asleep, (300.0, counter(1_450, 90)), (301.0, counter(1_540, 90)))
+    assert state.joules == 540
+    assert steps[-2:] == [EnergyStep(450, None), EnergyStep(90, 1)]
+
+
 def test_after_a_restart_of_the_exporter_the_counter_goes_on():
     before, _ = run((100, counter(5_000)), (101, counter(5_300)))
     restored = Energy(joules=before.joules, told=True, counter_joules=before.counter_joules)

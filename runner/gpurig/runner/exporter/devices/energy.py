@@ -93,7 +93,9 @@ def advance(energy: Energy, figures: Figures, now: float, *, longest_gap_s: floa
         step = _NOTHING
     else:
         step = _integrated(energy, watts, now, longest_gap_s)
-        energy = replace(energy, counter_joules=None, counter_at=None)
+        if step.joules is not None:
+            # What is counted now must not come again with the counter's next value.
+            energy = replace(energy, counter_joules=None, counter_at=None)
     told = energy.told or counter is not None or watts is not None
     total = energy.joules + (step.joules or 0.0)
     return _idled(replace(energy, joules=total, told=told, watts=watts, watts_at=now), figures, step), step
