@@ -25,7 +25,7 @@ def counters(box: Box) -> dict[str, float]:
             shown[f"joules {use.uuid}"] = use.energy_joules or 0.0
             shown[f"peak {use.uuid}"] = use.memory_peak_bytes or 0
     for project in snapshot.projects:
-        shown[f"project {project.project_id}"] = project.energy_joules
+        shown[f"project {project.project_id}"] = project.energy_joules or 0.0
     return shown
 
 

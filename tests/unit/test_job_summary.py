@@ -92,7 +92,8 @@ def test_a_running_jobs_file_is_refreshed_every_few_seconds_and_final_at_its_end
     assert (final["ended"], final["exit_code"]) == ("2023-11-14T22:14:20Z", 0)
     assert final["gpus"][0]["gpu_seconds"] == pytest.approx(59)
     stamp = (tmp_path / "1" / "7.json").stat().st_mtime_ns
-    box.run(400, {"gpu-a": gpu()})
+    for _ in range(20):
+        box.run(1, {"gpu-a": gpu()})
     assert (tmp_path / "1" / "7.json").stat().st_mtime_ns == stamp, "written once when it is final"
 
 

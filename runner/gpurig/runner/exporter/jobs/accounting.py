@@ -173,8 +173,7 @@ class Accounting:
         ledger = self._ledger
         change = Kept(
             energy={uuid: one for uuid, one in self._energy.items() if one.lasting != self._kept_energy.get(uuid)},
-            jobs={key: ledger.jobs[key] for key in ledger.changed_jobs if key in ledger.jobs},
-            gone={key for key in ledger.changed_jobs if key not in ledger.jobs},
+            jobs={key: ledger.jobs[key] for key in ledger.changed_jobs},
             projects={one: ledger.projects[one] for one in ledger.changed_projects},
         )
         ledger.changed_jobs.clear()

@@ -320,7 +320,7 @@ class Ledger:
     def _expire(self, job: Job) -> None:
         del self.jobs[job.key]
         self._expired.add(job.key)
-        self.changed_jobs.add(job.key)
+        self.changed_jobs.discard(job.key)
         self._owners = {container: key for container, key in self._owners.items() if key != job.key}
 
     def _touch(self, job: Job) -> None:

@@ -42,26 +42,22 @@ class Kept:
 
     Attributes:
         energy: by the GPU's UUID.
-        jobs: those that are shown.
-        gone: of a change, the jobs that are not shown any more.
+        jobs: those that are shown; of those that ended a while ago some may be left, whose time is over.
         projects: by id.
     """
 
     energy: dict[str, Energy] = field(default_factory=dict)
     jobs: dict[JobKey, Job] = field(default_factory=dict)
-    gone: set[JobKey] = field(default_factory=set)
     projects: dict[str, ProjectUse] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.energy or self.jobs or self.gone or self.projects)
+        return bool(self.energy or self.jobs or self.projects)
 
     def update(self, change: Kept) -> None:
         """Take a change into what is kept."""
         self.energy.update(change.energy)
         self.projects.update(change.projects)
         self.jobs.update(change.jobs)
-        for key in change.gone:
-            self.jobs.pop(key, None)
 
 
 class StateFile:
@@ -171,8 +167,6 @@ def encode(kept: Kept, *, written_at: float | None = None) -> str:
         document["gpus"] = {uuid: _energy_out(one) for uuid, one in kept.energy.items()}
     if kept.jobs:
         document["jobs"] = [_job_out(job) for job in kept.jobs.values()]
-    if kept.gone:
-        document["gone"] = [_key_out(key) for key in sorted(kept.gone)]
     if kept.projects:
         document["projects"] = [_project_out(one) for one in kept.projects.values()]
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
@@ -187,13 +181,9 @@ def _energy_out(energy: Energy) -> dict[str, object]:
     }
 
 
-def _key_out(key: JobKey) -> list[str]:
-    return [key.job_id, key.project_id, key.pipeline_id, key.runner]
-
-
 def _job_out(job: Job) -> dict[str, object]:
     return {
-        "key": _key_out(job.key),
+        "key": [job.key.job_id, job.key.project_id, job.key.pipeline_id, job.key.runner],
         "started_at": job.started_at,
         "ended_at": job.ended_at,
         "exit_code": job.exit_code,
@@ -224,7 +214,6 @@ def _read(line: str, *, first: bool) -> Kept:
     return Kept(
         energy={as_text(uuid): _energy_in(as_object(one)) for uuid, one in as_object(document.get("gpus", {})).items()},
         jobs={job.key: job for job in (_job_in(as_object(one)) for one in as_list(document.get("jobs", [])))},
-        gone={_key_in(one) for one in as_list(document.get("gone", []))},
         projects={
             one.project_id: one
             for one in (_project_in(as_object(each)) for each in as_list(document.get("projects", [])))
