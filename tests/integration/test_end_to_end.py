@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from gpurig.common.waiting import wait_for
 from standins.images import image_bytes_with
 from standins.journey import EXIT_CODES, PIPELINE, UNSERVED, Journey, journey
 
@@ -138,6 +139,22 @@ def test_the_exporter_serves_metrics_on_loopback(box: Journey) -> None:
     assert "gpurig_collector_success" in text
 
 
+def test_the_watcher_tells_the_exporter_of_the_engine_the_runner_and_the_jobs(box: Journey) -> None:
+    def scraped() -> str | None:
+        text = box.scrape()
+        return text if 'gpurig_collector_success{collector="engine"} 1' in text else None
+
+    text = wait_for(scraped, timeout_s=30) or box.scrape()
+    failed = [line for line in text.splitlines() if "gpurig_collector_success" in line and line.endswith(" 0.0")]
+    assert failed == []
+    [runner] = box.gitlab.runners
+    assert f'gpurig_runner_info{{runner_id="{runner.id}"' in text
+    assert 'gpurig_images_bytes{kind="job"}' in text
+    assert 'gpurig_disk_free_bytes{purpose="engine"}' in text
+    [generate] = [job for job in box.pipelines["eval"].jobs if job.name == "generate"]
+    assert f'gpurig_job_end_timestamp_seconds{{job_id="{generate.id}",project_id="{box.project.id}"' in text
+
+
 def test_no_secret_shows_in_any_output_log_process_list_container_or_image(
     box: Journey, engine: docker.DockerClient
 ) -> None:
@@ -171,5 +188,6 @@ def test_down_leaves_no_runner_no_container_no_file_but_the_models(box: Journey,
     kept = str((models / "pulled.gguf").relative_to(box.root))
     assert (seen.containers, set(seen.files), seen.runners) == ({}, {"token", kept}, [])
     assert not (box.root / "etc" / box.name).exists()
+    assert not box.metrics_data.exists()
     again = box.gpurig("down-again", "down", "--root", str(box.root), "--name", box.name, "--unregister")
     assert again.code in {0, 4}, again.text

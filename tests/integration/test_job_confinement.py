@@ -39,6 +39,10 @@ def run_job(
     # The owner's files as they lie on a box, a model among them.
     plan.paths.models.mkdir(parents=True)
     (plan.paths.models / "model.gguf").write_text("weights")
+    wired_box.make_metrics_folders(plan)
+    (plan.paths.usage / "1").mkdir()
+    (plan.paths.usage / "1" / "2.json").write_text("what it used")
+    (plan.paths.accounts / "accounting.jsonl").write_text("counters")
     plan.paths.config_dir.mkdir(parents=True, mode=0o700)
     plan.paths.config.write_text("token")
     with (
@@ -118,6 +122,21 @@ def test_a_job_reads_models_and_does_not_change_them(run_job: RunJob) -> None:
         "echo x 2>/dev/null > /models/model.gguf",
         "rm -f /models/model.gguf 2>/dev/null",
         "touch /models/new 2>/dev/null",
+    )
+
+
+def test_a_job_reads_what_jobs_used_and_changes_neither_that_nor_the_counters(run_job: RunJob) -> None:
+    job = run_job("cat /run/gpurig/usage/1/2.json && echo", "ls /run/gpurig")
+    assert "what it used" in job.log
+    assert "accounts" not in job.log
+    _assert_all_fail(
+        run_job,
+        "echo x 2>/dev/null > /run/gpurig/usage/1/2.json",
+        "rm -f /run/gpurig/usage/1/2.json 2>/dev/null",
+        "touch /run/gpurig/usage/new 2>/dev/null",
+        "mount -o remount,rw /run/gpurig/usage 2>/dev/null",
+        "test -e /run/gpurig/usage/../accounts",
+        "test -e /run/gpurig/box",
     )
 
 

@@ -237,6 +237,7 @@ def test_in_its_container_the_exporter_reads_the_owners_files_as_a_user_of_its_o
     )
     before = os.umask(0o077)
     try:
+        wired_box.make_metrics_folders(plan)
         make_directory(plan.paths.metrics_web.parent, 0o700)
         make_directory(plan.paths.metrics_web, 0o755)
         for name, text in web_files(load_web_config(web_config)).items():

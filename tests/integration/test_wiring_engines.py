@@ -155,6 +155,7 @@ def _prove(rig: Rig, plan: Plan, seen: Mapping[str, Any], gitlab: GitLab, folder
     (image,) = plan.job_images
     host = {gpu["uuid"]: gpu for gpu in _usable(seen)}
     text = wired_box.config_text(plan, gitlab)
+    wired_box.make_metrics_folders(plan)
     with wired_box.runner_process(rig.client, rig.address, folder / "runner", text):
         for number, entry in enumerate(plan.entries):
             expected = [host[one] for one in entry.gpus]

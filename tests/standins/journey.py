@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import yaml
+from gpurig.provisioning.paths import Paths
 
 from standins.gitlab import GitLab, MergeRequest, Pipeline, Project
 
@@ -79,7 +80,8 @@ class Snapshot:
 
     Attributes:
         containers: the ids of the instance's containers, by name.
-        files: mode and content of every file below the root, by relative path; the runner process's own file left out.
+        files: mode and content of every file below the root, by relative path; what the runner's process, the watcher
+            and the exporter write is left out.
         runners: ids of the runners in GitLab.
     """
 
@@ -160,7 +162,7 @@ class Journey:
         files = {
             str(path.relative_to(self.root)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
             for path in self.root.rglob("*")
-            if path.is_file() and path.name != ".runner_system_id"
+            if path.is_file() and path.name != ".runner_system_id" and self.metrics_data not in path.parents
         }
         runners = sorted(runner.id for runner in self.gitlab.runners)
         self.seen[label] = Snapshot(self.containers(engine), files, runners)
@@ -170,6 +172,11 @@ class Journey:
         """The exporter's answer."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
             return bytes(answer.read()).decode()
+
+    @property
+    def metrics_data(self) -> Path:
+        """Where watcher and exporter write."""
+        return Paths(root=self.root, name=self.name).metrics_data
 
     @property
     def secrets(self) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pynvml
+from gpurig.common.files import make_directory
 from gpurig.common.process import run
 from gpurig.provisioning.config_toml import config_document, render_config
 from gpurig.provisioning.engine_facts import EngineFacts
@@ -26,6 +27,7 @@ from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.plan import Box, ImageTags, Plan, plan_box
 from gpurig.provisioning.settings import make_settings
 from gpurig.provisioning.state import Registration
+from gpurig.runner.metrics_files import metrics_folders
 
 from standins import machines, running
 from standins.gitlab import GitLab, Job
@@ -98,6 +100,12 @@ def plan_of(host: HostFacts, facts: EngineFacts, image: str, layout: str, root: 
     )
     tags = ImageTags({"cpu": image, "cuda": image, "rocm": image}, image)
     return plan_box(host, facts, settings, paths=Paths(name=NAME, root=root), box=Box("box", "1"), images=tags)
+
+
+def make_metrics_folders(plan: Plan) -> None:
+    """What `up` makes before it starts the watcher and the exporter."""
+    for folder, mode in metrics_folders(plan.paths):
+        make_directory(folder, mode)
 
 
 def config_text(plan: Plan, gitlab: GitLab) -> str:

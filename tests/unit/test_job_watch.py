@@ -137,10 +137,10 @@ class MemoryEngine:
             raise EngineError("the engine answers 501: configured logging driver does not support reading")
         return log
 
-    def events(self, *, since_ns: int | None, label: str, actions: tuple[str, ...]) -> Stream:
+    def events(self, *, since_ns: int, label: str, actions: tuple[str, ...]) -> Stream:
         assert {"start", "die", "oom"} <= set(actions)
         with self.news:
-            stream = Stream(self, self.at + 1e-9 if since_ns is None else since_ns / 1e9)
+            stream = Stream(self, since_ns / 1e9)
             self.streams.append(stream)
         return stream
 

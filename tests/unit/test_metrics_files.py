@@ -9,11 +9,12 @@ import bcrypt
 import pytest
 import yaml
 from gpurig.common.errors import InputError
+from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.plan import METRICS_WEB_DIR
 from gpurig.runner import workflow
 from gpurig.runner.exporter.web.web_config import load_web_config
-from gpurig.runner.metrics_files import metrics_url, web_files
+from gpurig.runner.metrics_files import make_metrics_folders, metrics_url, web_files
 from gpurig.runner.taking_down import take_down
 from standins.gitlab import certificates
 from standins.memory_box import ROOT, MemoryBox
@@ -68,7 +69,7 @@ def test_an_exporter_for_other_machines_gets_the_configuration_read_only_and_no_
     plan = plan_for(HostFacts(), metrics_listen=OPEN, metrics_web_config=web)
     exporter = plan.containers[-1]
     assert exporter.command[-2:] == ("--web-config", f"{METRICS_WEB_DIR}/web.yml")
-    (mount,) = exporter.mounts
+    mount = exporter.mounts[-1]
     assert (mount.source, mount.target, mount.read_only) == (str(plan.paths.metrics_web), METRICS_WEB_DIR, True)
 
 
@@ -76,7 +77,7 @@ def test_an_exporter_for_this_machine_alone_may_do_without() -> None:
     exporter = plan_for(HostFacts()).containers[-1]
     assert exporter.command[-1] == "--insecure"
     assert exporter.ports[0].address == "127.0.0.1"
-    assert exporter.mounts == ()
+    assert METRICS_WEB_DIR not in {mount.target for mount in exporter.mounts}
 
 
 @pytest.mark.parametrize("given", [{}, {"metrics_insecure": False}])
@@ -122,3 +123,24 @@ def test_up_copies_it_once_again_when_renewed_and_down_removes_it(web: Path, tmp
     assert metrics_url(renewed.settings) == f"https://{OPEN}/metrics"
     take_down(box.world(), name="gpurig", root=ROOT, docker_host=None, unregister=True, drain_s=7, say=lambda *_: None)
     assert not [path for path in box.disk.files if folder in path.parents]
+
+
+def test_watcher_exporter_and_jobs_meet_in_folders_that_nobody_else_gets_into(tmp_path: Path) -> None:
+    box = MemoryBox(HostFacts())
+    box.disk = LocalDisk()  # type: ignore[assignment]  # real folders have modes
+    run = box.run(root=tmp_path, metrics_listen="127.0.0.1:9476")
+    run.plan = plan_for(HostFacts())
+    make_metrics_folders(run)
+    paths = run.paths
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (paths.metrics_data, *paths.metrics_data.iterdir())}
+    assert modes == {"metrics": 0o700, "box": 0o755, "accounts": 0o777, "usage": 0o777}
+    (paths.usage / "1").mkdir()
+    (paths.usage / "1" / "2.json").write_text("{}")
+    assert not run.undo.roll_back()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_metrics_there_are_no_folders_for_them(tmp_path: Path) -> None:
+    box = MemoryBox(HostFacts())
+    workflow.up(box.run())
+    assert box.paths.metrics_data not in box.disk.folders

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
+from click.testing import CliRunner
 from gpurig.provisioning.facts import HostFacts
 from gpurig.provisioning.paths import Paths, box_id
 from gpurig.provisioning.plan import selfcheck_spec
 from gpurig.provisioning.plan_view import plan_document, plan_text
+from gpurig.runner.commands.metrics import metrics
 from standins.memory_box import two_gpus
 from standins.plans import RADEON, plan_for
 
@@ -46,7 +50,7 @@ def test_a_cpu_runner_can_be_asked_for_where_gpus_are() -> None:
 
 def test_the_exporter_sees_every_gpu_and_is_published_where_asked() -> None:
     plan = plan_for(HostFacts(gpus=(*two_gpus().gpus, RADEON)), metrics_listen="[::1]:9999")
-    exporter = plan.containers[1]
+    exporter = plan.containers[-1]
     assert exporter.wiring.device_ids == ("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2")
     assert exporter.wiring.devices == ("/dev/kfd", "/dev/dri/renderD128")
     assert (exporter.ports[0].address, exporter.ports[0].host) == ("::1", 9999)
@@ -54,10 +58,50 @@ def test_the_exporter_sees_every_gpu_and_is_published_where_asked() -> None:
     assert exporter.read_only
 
 
-def test_without_metrics_there_is_no_exporter() -> None:
+def test_without_metrics_there_is_neither_exporter_nor_watcher() -> None:
     plan = plan_for(HostFacts(), metrics_listen="off")
     assert [spec.role for spec in plan.containers] == ["runner"]
     assert plan.exporter_image == ""
+    assert plan.usage is None
+    assert [mount.target for mount in selfcheck_spec(plan, plan.entries[0]).mounts] == ["/models"]
+
+
+def test_the_watcher_reaches_the_engine_and_answers_nobody() -> None:
+    watcher = plan_for(HostFacts()).containers[-2]
+    assert (watcher.name, watcher.role, watcher.network) == ("gpurig-watcher", "watcher", "none")
+    assert (watcher.ports, watcher.wiring.device_ids, watcher.host_pids) == ((), (), False)
+    assert (watcher.cap_drop, watcher.cap_add, watcher.read_only) == (("ALL",), ("DAC_OVERRIDE",), True)
+    assert {mount.target: mount.read_only for mount in watcher.mounts} == {
+        "/run/gpurig/box": False,
+        "/var/run/docker.sock": False,
+        "/box/etc/gpurig": True,
+        "/box/var/lib/gpurig/models": True,
+    }
+
+
+def test_the_exporter_sees_the_machines_processes_and_what_the_watcher_writes_and_no_file_of_the_runners() -> None:
+    plan = plan_for(HostFacts(), name="second")
+    exporter = plan.containers[-1]
+    assert exporter.host_pids
+    data = "/var/lib/second/metrics"
+    assert {mount.source: (mount.target, mount.read_only) for mount in exporter.mounts} == {
+        f"{data}/box": ("/run/gpurig/box", True),
+        f"{data}/accounts": ("/run/gpurig/accounts", False),
+        f"{data}/usage": ("/run/gpurig/usage", False),
+    }
+    assert not any(str(plan.paths.config_dir) in mount.source for mount in exporter.mounts)
+
+
+def test_what_watcher_and_exporter_are_told_is_where_it_is_mounted() -> None:
+    _, watcher, exporter = plan_for(HostFacts()).containers
+    for spec in (watcher, exporter):
+        # The options exist, with these values; `--help` ends it there.
+        done = CliRunner().invoke(metrics, [*spec.command[1:], "--help"])
+        assert done.exit_code == 0, done.output
+    told = dict(pairwise(exporter.command))
+    assert told["--box-facts"] == dict(pairwise(watcher.command))["--output"]
+    targets = {mount.target for mount in exporter.mounts}
+    assert {told["--state-dir"], told["--usage-dir"], str(Path(told["--box-facts"]).parent)} == targets
 
 
 def test_two_instances_share_no_name_and_no_folder() -> None:
@@ -86,10 +130,11 @@ def test_a_moved_tag_makes_another_container() -> None:
     assert spec.digest("sha256:1") != spec.digest("sha256:2")
 
 
-def test_only_the_runner_reaches_the_engine() -> None:
+def test_only_what_takes_no_connection_reaches_the_engine() -> None:
     plan = plan_for(two_gpus())
     with_socket = [spec.role for spec in plan.containers if any("docker.sock" in m.source for m in spec.mounts)]
-    assert with_socket == ["runner"]
+    assert with_socket == ["runner", "watcher"]
+    assert not any(spec.ports for spec in plan.containers if spec.role in with_socket)
     assert not any("docker.sock" in mount.source for mount in selfcheck_spec(plan, plan.entries[0]).mounts)
 
 

@@ -44,7 +44,7 @@ def test_a_first_up_makes_the_service_and_no_container_of_the_runner() -> None:
     box = MemoryBox()
     run = up(box, metrics_listen="127.0.0.1:9476")
     assert box.runners_of("gpurig") == [NAME]
-    assert {one.name for one in box.engine.containers.values()} == {"gpurig-exporter"}
+    assert {one.name for one in box.engine.containers.values()} == {"gpurig-watcher", "gpurig-exporter"}
     # Its image is not needed, and was not pulled.
     assert not any("gitlab-runner" in name for name in box.engine.images)
     assert (box.systemd.enabled, box.systemd.reloads) == ({NAME}, 1)

@@ -41,6 +41,7 @@ def test_a_first_up_makes_a_runner_for_each_gpu_and_starts_what_serves_them() ->
     assert len(box.gitlab.runners) == 2
     assert {one.name: one.status for one in box.engine.containers.values()} == {
         "gpurig-runner": "running",
+        "gpurig-watcher": "running",
         "gpurig-exporter": "running",
     }
     config = parse_config(box.disk.read(box.paths.config) or "")

@@ -17,6 +17,7 @@ from gpurig.provisioning.plan import (
     MODELS_DIR,
     NO_NEW_PRIVILEGES,
     RUNNER_CA_FILE,
+    USAGE_DIR,
     Entry,
     Plan,
 )
@@ -78,7 +79,7 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
         "disable_entrypoint_overwrite": False,
         "oom_kill_disable": False,
         "disable_cache": False,
-        "volumes": [f"{plan.paths.models}:{MODELS_DIR}:ro", "/cache"],
+        "volumes": _volumes(plan),
         "shm_size": JOB_SHM_BYTES,
         "container_labels": {
             "gpurig.instance": plan.paths.name,
@@ -94,6 +95,15 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
     if plan.allowed_images:
         docker["allowed_images"] = list(dict.fromkeys((entry.image, *plan.allowed_images)))
     return docker | entry.wiring.config_keys()
+
+
+def _volumes(plan: Plan) -> list[str]:
+    volumes = [f"{plan.paths.models}:{MODELS_DIR}:ro", "/cache"]
+    if plan.usage is not None:
+        # gitlab-runner expands variables in where a volume goes, not in where it comes from (executors/docker/internal/
+        # volumes/parser/base_parser.go): a job cannot be given its own project's folder alone.
+        volumes.append(f"{plan.usage}:{USAGE_DIR}:ro")
+    return volumes
 
 
 def _default_policy(allowed: Sequence[PullPolicy]) -> PullPolicy:

@@ -39,7 +39,7 @@ class ContainerSpec:
 
     Attributes:
         name: the container's name, unique on the engine.
-        role: "runner", "exporter" or "selfcheck".
+        role: "runner", "watcher", "exporter" or "selfcheck".
         instance: the gpurig instance it belongs to.
         command: arguments for the image's entrypoint; the image's own where empty.
         network: "bridge", "host" or "none".
@@ -48,6 +48,8 @@ class ContainerSpec:
         init: reap its zombies with the engine's init.
         labels: besides those that say who owns it.
         user: "UID:GID" that its program runs as; the image's own where empty.
+        host_pids: it sees the processes of the whole machine.
+        cap_add: capabilities that it keeps of those that `cap_drop` takes.
     """
 
     name: str
@@ -69,6 +71,8 @@ class ContainerSpec:
     wiring: Wiring = field(default_factory=Wiring)
     labels: tuple[tuple[str, str], ...] = ()
     user: str = ""
+    host_pids: bool = False
+    cap_add: tuple[str, ...] = ()
 
     def digest(self, image_id: str) -> str:
         """What the `gpurig.spec` label holds: a container with another one is another container.
@@ -114,6 +118,10 @@ class ContainerSpec:
             arguments["stop_signal"] = self.stop_signal
         if self.user:
             arguments["user"] = self.user
+        if self.host_pids:
+            arguments["pid_mode"] = "host"
+        if self.cap_add:
+            arguments["cap_add"] = list(self.cap_add)
         if self.shm_size is not None:
             arguments["shm_size"] = self.shm_size
         return arguments

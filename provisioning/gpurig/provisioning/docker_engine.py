@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # gitlab-runner's own labels on job containers (executors/docker/internal/labels/labels.go).
 _JOB_LABEL = "com.gitlab.gitlab-runner"
 _CONFLICT = 409
-_OWN_ROLES = ("runner", "exporter", "selfcheck")
+_OWN_ROLES = ("runner", "watcher", "exporter", "selfcheck")
 
 
 class DockerEngine:

@@ -59,6 +59,30 @@ class Paths:
         return self.root / "var" / "lib" / self.name
 
     @property
+    def metrics_data(self) -> Path:
+        """What the watcher, the exporter and jobs tell one another.
+
+        Only its owner gets into this folder on the host, and containers see the folders in it: these can be written by
+        the users of the containers that are given them to write.
+        """
+        return self.data_dir / "metrics"
+
+    @property
+    def box_facts(self) -> Path:
+        """The watcher writes there what the exporter may know of the engine and the box."""
+        return self.metrics_data / "box"
+
+    @property
+    def accounts(self) -> Path:
+        """The exporter's counters, which outlive it."""
+        return self.metrics_data / "accounts"
+
+    @property
+    def usage(self) -> Path:
+        """The exporter writes there what each job used; jobs see it read-only as /run/gpurig/usage."""
+        return self.metrics_data / "usage"
+
+    @property
     def models(self) -> Path:
         """GGUF files; jobs see them read-only as /models."""
         return self.data_dir / "models"

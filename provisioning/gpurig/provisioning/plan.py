@@ -27,6 +27,16 @@ MODELS_DIR = "/models"
 EXPORTER_PORT = 9476
 METRICS_WEB_DIR = "/etc/gpurig-metrics"
 WEB_CONFIG_NAME = "web.yml"
+BOX_DIR = "/run/gpurig/box"
+BOX_FACTS = f"{BOX_DIR}/facts.json"
+ACCOUNTS_DIR = "/run/gpurig/accounts"
+USAGE_DIR = "/run/gpurig/usage"
+# The watcher sees the instance's files below it, as they lie below the box's root.
+WATCHED_ROOT = Path("/box")
+
+# So long after the engine's last answer the watcher ends and is started anew: where the engine made its socket again,
+# what is mounted is the old one.
+_WATCHER_PATIENCE_S = 120
 
 # What a job of an LLM project has no use for. Jobs install packages as root, so CHOWN, DAC_OVERRIDE, FOWNER, SETUID
 # and SETGID stay.
@@ -94,6 +104,7 @@ class Plan:
         engine_address: the engine that jobs run on.
         service: the runner's; None where its container is among the containers.
         reload_takes_gpus: see wiring.reload_takes_gpus.
+        usage: the folder in which jobs find what they used; None where nobody accounts for it.
     """
 
     entries: tuple[Entry, ...]
@@ -110,6 +121,7 @@ class Plan:
     engine_address: str = DEFAULT_ADDRESS
     service: ServiceSpec | None = None
     reload_takes_gpus: bool = False
+    usage: Path | None = None
 
     @property
     def concurrent(self) -> int:
@@ -146,24 +158,29 @@ def plan_box(
         _entry(key, gpus, wire(gpus, engine, beside=everything), settings=settings, box=box, images=images)
         for key, gpus in _groups(host, settings)
     )
-    exporter = _exporter(entries, settings, paths, images)
+    metrics = (
+        ()
+        if settings.metrics_listen == "off"
+        else (_watcher(engine, settings, paths, images), _exporter(entries, settings, paths, images))
+    )
     service = None if binary is None else _service(binary, engine, settings, paths)
     runner = [] if service is not None else [_runner(engine, settings, paths)]
     return Plan(
         entries=entries,
-        containers=(*runner, *exporter),
+        containers=(*runner, *metrics),
         service=service,
         paths=paths,
         engine_address=engine.address,
         reload_takes_gpus=reload_takes_gpus([entry.wiring for entry in entries], engine),
         runner_image=_runner_image(settings) if service is None else "",
         helper_image=settings.helper_image,
-        exporter_image=images.exporter if settings.metrics_listen != "off" else "",
+        exporter_image=images.exporter if metrics else "",
         job_images=tuple(dict.fromkeys(entry.image for entry in entries)),
         allowed_images=settings.allowed_images,
         allowed_pull_policies=settings.allowed_pull_policies,
         custom_ca=settings.tls_ca_file is not None,
         environment=settings.proxies(),
+        usage=paths.usage if metrics else None,
     )
 
 
@@ -274,21 +291,52 @@ def _service(binary: RunnerBinary, engine: EngineFacts, settings: Settings, path
     )
 
 
-def _exporter(
-    entries: Sequence[Entry], settings: Settings, paths: Paths, images: ImageTags
-) -> tuple[ContainerSpec, ...]:
-    if settings.metrics_listen == "off":
-        return ()
+def _watcher(engine: EngineFacts, settings: Settings, paths: Paths, images: ImageTags) -> ContainerSpec:
+    """What may use the engine and read the runners' files, and answers nobody."""
+    seen = Paths(root=WATCHED_ROOT, name=paths.name)
+    command = ["metrics", "watch", "--output", BOX_FACTS, "--root", str(WATCHED_ROOT), "--name", paths.name]
+    # The root of a container lies on the file system of the engine's containers.
+    command += ["--engine-dir", "/", "--give-up", str(_WATCHER_PATIENCE_S)]
+    return ContainerSpec(
+        name=f"{settings.name}-watcher",
+        role="watcher",
+        instance=settings.name,
+        image=images.exporter,
+        command=tuple(command),
+        mounts=(
+            Mount(str(paths.box_facts), BOX_DIR),
+            Mount(engine.socket, "/var/run/docker.sock"),
+            Mount(str(paths.config_dir), str(seen.config_dir), read_only=True),
+            Mount(str(paths.models), str(seen.models), read_only=True),
+        ),
+        network="none",
+        restart=True,
+        read_only=True,
+        cap_drop=("ALL",),
+        # Where `up` is run by a member of the group docker, the files are that user's.
+        cap_add=("DAC_OVERRIDE",),
+        security_opt=NO_NEW_PRIVILEGES,
+        user="0:0",
+    )
+
+
+def _exporter(entries: Sequence[Entry], settings: Settings, paths: Paths, images: ImageTags) -> ContainerSpec:
+    """What answers the network, and has neither the engine nor a token."""
     address, port = split_listen(settings.metrics_listen)
-    command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}"]
-    mounts = []
+    command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}", "--box-facts", BOX_FACTS]
+    command += ["--state-dir", ACCOUNTS_DIR, "--usage-dir", USAGE_DIR]
+    mounts = [
+        Mount(str(paths.box_facts), BOX_DIR, read_only=True),
+        Mount(str(paths.accounts), ACCOUNTS_DIR),
+        Mount(str(paths.usage), USAGE_DIR),
+    ]
     if settings.metrics_web_config is not None:
         command += ["--web-config", f"{METRICS_WEB_DIR}/{WEB_CONFIG_NAME}"]
         mounts.append(Mount(str(paths.metrics_web), METRICS_WEB_DIR, read_only=True))
     if settings.metrics_insecure or is_loopback(address):
         # Every address of the container is the published one's, and that is this machine's alone, or meant to be open.
         command.append("--insecure")
-    exporter = ContainerSpec(
+    return ContainerSpec(
         name=f"{settings.name}-exporter",
         role="exporter",
         instance=settings.name,
@@ -302,8 +350,9 @@ def _exporter(
         cap_drop=("ALL",),
         security_opt=NO_NEW_PRIVILEGES,
         wiring=join([entry.wiring for entry in entries]),
+        # Drivers tell which processes use a GPU by the machine's own numbers.
+        host_pids=True,
     )
-    return (exporter,)
 
 
 def selfcheck_spec(plan: Plan, entry: Entry) -> ContainerSpec:
@@ -315,11 +364,19 @@ def selfcheck_spec(plan: Plan, entry: Entry) -> ContainerSpec:
         image=entry.image,
         wiring=entry.wiring,
         models=plan.paths.models,
+        usage=plan.usage,
     )
 
 
 def job_container(
-    command: tuple[str, ...], *, instance: str, key: str, image: str, wiring: Wiring, models: Path | None
+    command: tuple[str, ...],
+    *,
+    instance: str,
+    key: str,
+    image: str,
+    wiring: Wiring,
+    models: Path | None,
+    usage: Path | None = None,
 ) -> ContainerSpec:
     """A container that is to a self-check what a job's is to the job.
 
@@ -330,14 +387,16 @@ def job_container(
         image: the job image.
         wiring: its GPUs.
         models: the box's folder of models; None where there is none.
+        usage: the box's folder of what jobs used; None where there is none.
     """
+    folders = ((models, MODELS_DIR), (usage, USAGE_DIR))
     return ContainerSpec(
         name=f"{instance}-selfcheck-{hashlib.sha256(key.encode()).hexdigest()[:8]}",
         role="selfcheck",
         instance=instance,
         image=image,
         command=command,
-        mounts=(Mount(str(models), MODELS_DIR, read_only=True),) if models else (),
+        mounts=tuple(Mount(str(folder), target, read_only=True) for folder, target in folders if folder),
         cap_drop=JOB_CAP_DROP,
         security_opt=NO_NEW_PRIVILEGES,
         shm_size=JOB_SHM_BYTES,

@@ -43,6 +43,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "name": spec.name,
                 "image": spec.image,
                 "network": spec.network,
+                "host_pids": spec.host_pids,
                 "command": list(spec.command),
                 "mounts": [dataclasses.asdict(mount) for mount in spec.mounts],
                 "ports": [dataclasses.asdict(port) for port in spec.ports],
@@ -92,7 +93,8 @@ def plan_text(plan: Plan) -> str:
         lines += textwrap.indent(render_unit(plan.service), "  ").splitlines()
     lines += ["", "Containers:"] if plan.containers else []
     for spec in plan.containers:
-        lines.append(f"  {spec.name} ({spec.network} network)")
+        pids = ", the machine's processes" if spec.host_pids else ""
+        lines.append(f"  {spec.name} ({spec.network} network{pids})")
         lines += [f"    {m.source} -> {m.target}{' (read-only)' if m.read_only else ''}" for m in spec.mounts]
         lines += [f"    {port.address}:{port.host} -> {port.container}" for port in spec.ports]
     lines += ["", f"{plan.paths.config}, tokens left out:", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from gpurig.common.files import read_text
@@ -12,7 +13,9 @@ from gpurig.runner.exporter.web.web_config import CLIENT_AUTH, VERSIONS, WebConf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from gpurig.provisioning.paths import Paths
     from gpurig.runner.up_run import UpRun
 
 _CERTIFICATE, _KEY, _CLIENTS = "server.crt", "server.key", "clients.crt"
@@ -31,6 +34,33 @@ def check_metrics(settings: Settings) -> None:
         settings.metrics_web_config,
         insecure=settings.metrics_insecure,
         options=("--metrics-listen", "--metrics-web-config", "--metrics-insecure"),
+    )
+
+
+def make_metrics_folders(run: UpRun) -> None:
+    """The folders by which watcher, exporter and jobs tell one another; undone, what was written there goes, too."""
+    if run.plan.usage is None:
+        return
+    paths, disk = run.paths, run.world.disk
+    run.make_directory(paths.metrics_data.parent, mode=0o755)
+    if disk.missing(paths.metrics_data):
+        run.undo.push(f"removing {paths.metrics_data}", functools.partial(disk.remove, paths.metrics_data))
+    for folder, mode in metrics_folders(paths):
+        run.make_directory(folder, mode=mode)
+
+
+def metrics_folders(paths: Paths) -> tuple[tuple[Path, int], ...]:
+    """The folders by which watcher, exporter and jobs tell one another, with their modes, the outermost first.
+
+    The exporter is a user of its own, whose number on the host depends on the engine. What it writes to may be written
+    by everybody who gets there: on the host that is nobody but the owner of the folder around it, and of the containers
+    the exporter's alone has it to write.
+    """
+    return (
+        (paths.metrics_data, 0o700),
+        (paths.box_facts, 0o755),
+        (paths.accounts, 0o777),
+        (paths.usage, 0o777),
     )
 
 

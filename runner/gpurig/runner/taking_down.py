@@ -127,6 +127,7 @@ def _remove_files(world: World, paths: Paths, volumes: int, say: Say) -> None:
     # The state last: until then another `down` knows what to do.
     for path in (paths.ca_file.parent, paths.metrics_web.parent, paths.config, paths.system_id, paths.state):
         disk.remove(path)
+    disk.remove(paths.metrics_data)
     for folder in (paths.config_dir, paths.models, paths.data_dir):
         disk.remove_empty(folder)
     if volumes:

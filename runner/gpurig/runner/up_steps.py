@@ -22,7 +22,7 @@ from gpurig.provisioning.instances import instances, shared_gpus
 from gpurig.provisioning.plan import Entry, plan_box, selfcheck_spec
 from gpurig.provisioning.runner_binary import check_runner_binary
 from gpurig.provisioning.state import Registration
-from gpurig.runner.metrics_files import check_metrics, metrics_url, write_web_files
+from gpurig.runner.metrics_files import check_metrics, make_metrics_folders, metrics_url, write_web_files
 from gpurig.runner.process import RunnerProcess, runner_process
 from gpurig.runner.pruning import use
 from gpurig.runner.renewing import renew
@@ -145,6 +145,7 @@ def configure(run: UpRun) -> str:
         if run.write(paths.ca_file, read_text(run.settings.tls_ca_file), mode=0o644):
             changed.append(paths.ca_file.name)
     changed += write_web_files(run)
+    make_metrics_folders(run)
     document = config_document(run.plan, {one.key: one for one in run.state.registrations})
     present = parse_config(disk.read(paths.config) or "")
     if present is None or not holds(present, document):

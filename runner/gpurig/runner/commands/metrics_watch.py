@@ -51,6 +51,13 @@ def usual_socket(context: click.Context, parameter: click.Parameter, value: str 
     help="A folder on the file system of the engine's images. [what the engine says]",
 )
 @click.option(
+    "--give-up",
+    "patience_s",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="End when the engine did not answer for so long, to be started anew. [never]",
+)
+@click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/"),
@@ -58,15 +65,17 @@ def usual_socket(context: click.Context, parameter: click.Parameter, value: str 
     help="Where `up --root` put gpurig's files.",
 )
 @click.option("--name", default="gpurig", show_default=True, help="The instance, as `up --name` named it.")
-def watch(*, output: Path, socket: Path, engine_dir: Path | None, root: Path, name: str) -> None:
+def watch(
+    *, output: Path, socket: Path, engine_dir: Path | None, patience_s: int | None, root: Path, name: str
+) -> None:
     """Write what the exporter may know of jobs and the box, until SIGTERM.
 
     The exporter answers the network, and has neither the engine's socket nor
     a token. This has both, and answers nobody. `gpurig up` starts each in a
     container of its own.
 
-    Exit code 4 where FILE cannot be written. An engine that does not answer
-    is no end: it is said in FILE, and asked again.
+    An engine that does not answer is no end: it is said in FILE, and asked
+    again. Exit code 4 where FILE cannot be written, and with --give-up.
     """
     from gpurig.provisioning.paths import Paths  # noqa: PLC0415
     from gpurig.runner.exporter.watching import watch as run  # noqa: PLC0415
@@ -76,5 +85,6 @@ def watch(*, output: Path, socket: Path, engine_dir: Path | None, root: Path, na
         socket=socket,
         paths=Paths(root=root.absolute(), name=name),
         engine_dir=engine_dir,
+        patience_s=patience_s,
         say=lambda line: click.echo(f"gpurig: {line}", err=True),
     )

@@ -17,6 +17,8 @@ from gpurig.runner.exporter.jobs.engine_api import EngineApi
 from gpurig.runner.exporter.jobs.model import BoxFacts, Disk
 from gpurig.runner.exporter.jobs.watch import JobWatch
 
+# The source that the engine's own problem goes by.
+ENGINE = "engine"
 # Free space in whole MB: a change of some bytes is no news.
 _MEGABYTE = 10**6
 # How long a start waits for what there is to know.
@@ -103,7 +105,7 @@ class BoxWatch:
 
         self._jobs = jobs
         self._parts += [
-            _Part("engine", 60.0, check),
+            _Part(ENGINE, 60.0, check),
             _Part("images", 60.0, images),
             _Part("engine-disk", 30.0, space),
         ]

@@ -123,14 +123,13 @@ class EngineApi:
         finally:
             _close(connection, response)
 
-    def events(self, *, since_ns: int | None, label: str, actions: tuple[str, ...]) -> EventStream:
+    def events(self, *, since_ns: int, label: str, actions: tuple[str, ...]) -> EventStream:
         """What happens to containers that have a label, from `since_ns` (Unix time in ns) on; open already.
 
         The engine remembers its last 256 events for as long as it runs.
         """
-        query = {"filters": json.dumps({"type": ["container"], "label": [label], "event": list(actions)})}
-        if since_ns is not None:
-            query["since"] = f"{since_ns // 10**9}.{since_ns % 10**9:09d}"
+        filters = {"type": ["container"], "label": [label], "event": list(actions)}
+        query = {"filters": json.dumps(filters), "since": f"{since_ns // 10**9}.{since_ns % 10**9:09d}"}
         connection, response = self._open("/events", query, self._timeout_s)
         # From here on there may be nothing to hear for hours; `EventStream.close` ends a read that waits.
         if connection.sock is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpurig.common.amounts import energy_text, gib_text, seconds_text
 from gpurig.common.errors import ApplianceError
-from gpurig.common.files import write_atomic
+from gpurig.common.files import make_directory, write_atomic
 from gpurig.provisioning.facts import Gpu
 from gpurig.provisioning.tags import short_name
 from gpurig.runner.exporter.jobs.model import GpuUse, JobKey, JobUse
@@ -68,6 +68,8 @@ class UsageFolder:
                     written[job.key] = last, last_at
                 continue
             try:
+                # Whoever may remove what lies in the one folder may do so in the other.
+                make_directory(path.parent, self._folder.stat().st_mode & 0o777 if self._folder.exists() else 0o755)
                 write_atomic(path, summary_json(job, gpus, written_at), sync=job.ended_at is not None)
                 written[job.key] = job, now
             except ApplianceError as error:

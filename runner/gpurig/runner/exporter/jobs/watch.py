@@ -18,8 +18,9 @@ from gpurig.runner.exporter.jobs.gpu_oom import gpu_oom
 from gpurig.runner.exporter.jobs.model import JobContainer, OomKind
 
 _ACTIONS = ("start", "die", "oom", "destroy")
-_TAIL_LINES = 400
-_TAIL_BYTES = 128 * 1024
+# A job's output and its errors come by two pipes: what was written last may stand far before the end.
+_TAIL_LINES = 2000
+_TAIL_BYTES = 256 * 1024
 # Events of containers that are told late, out of order, come again after a break.
 _OVERLAP_NS = 2 * 10**9
 _FIRST_WAIT_S = 0.5
@@ -123,8 +124,9 @@ class JobWatch:
 
     def _follow(self) -> None:
         version = self._api.greet()
-        since = None if self._since_ns is None else self._since_ns - _OVERLAP_NS
-        stream = self._api.events(since_ns=since, label=JOB_LABEL, actions=_ACTIONS)
+        if self._since_ns is None:
+            self._since_ns = int(self._now() * 1e9)
+        stream = self._api.events(since_ns=self._since_ns - _OVERLAP_NS, label=JOB_LABEL, actions=_ACTIONS)
         self._stream = stream
         try:
             # The stream is open before the list is made: what happens from here on is in one of them.
@@ -183,7 +185,7 @@ class JobWatch:
         nanoseconds = event.get("timeNano")
         if not isinstance(nanoseconds, int):
             return
-        self._since_ns = max(nanoseconds, self._since_ns or 0)
+        self._since_ns = max(nanoseconds, self._since_ns or nanoseconds)
         at = nanoseconds / 1e9
         match event.get("Action"):
             case "start":
