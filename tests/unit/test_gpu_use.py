@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from xml.etree import ElementTree as ET
 
 import pytest
 from gpurig.evaljobs.gpu_use import find_gpu_use
-from gpurig.evaljobs.report import html_report, metrics_text, note_markdown, terminal_summary
+from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown, terminal_summary
 from gpurig.evaljobs.results import GpuCardUse, JobGpuUse, JobRef, Results
 from gpurig.runner.exporter.jobs.summary import UsageFolder
 from hypothesis import given
@@ -201,6 +202,7 @@ def test_without_any_use_no_report_changes():
     without = results(job=JOB)
     assert "Peak" not in note_markdown(without)
     assert "gpu_" not in metrics_text(without)
+    assert "propert" not in junit_xml(without)
     assert "GPU use" not in html_report(without)
     assert "GPU:" not in terminal_summary(without, "report")
 
@@ -222,6 +224,15 @@ def test_the_metrics_of_a_job_that_used_no_gpu_are_the_pipelines():
         "gpu_memory_peak_gib": "20",
         "gpu_seconds": "1400",
         "gpu_energy_kilojoules": "290",
+    }
+
+
+def test_junit_has_the_figures_as_properties_of_its_suite():
+    suite = ET.fromstring(junit_xml(reported(BEFORE, MINE)).encode()).find("testsuite")  # noqa: S314 - our own
+    assert {one.get("name"): one.get("value") for one in suite.iterfind("properties/property")} == {
+        "gpu_memory_peak_bytes": str(int(5.3 * 1024**3)),
+        "gpu_seconds": "412",
+        "gpu_energy_joules": "38210",
     }
 
 

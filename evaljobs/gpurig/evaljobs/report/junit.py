@@ -10,6 +10,7 @@ from __future__ import annotations
 from xml.sax.saxutils import escape, quoteattr
 
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.report.gpu_use import run_use
 from gpurig.evaljobs.report.words import reasons
 from gpurig.evaljobs.results import Results, SampleResult
 
@@ -34,6 +35,7 @@ def junit_xml(results: Results) -> str:
         "timestamp": results.started,
     }
     head = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n<testsuite {_attributes(attributes)}>\n'
+    head += _properties(results)
     tail = "</testsuite>\n</testsuites>\n"
     # What the bare cases need is set aside first, so that every sample is counted in the file.
     names = _unique([sample.id for sample in results.samples])
@@ -49,6 +51,24 @@ def junit_xml(results: Results) -> str:
         else:
             cases.append(short)
     return head + "".join(cases) + tail
+
+
+def _properties(results: Results) -> str:
+    """The run's GPU use; GitLab passes over properties, others show them."""
+    use = run_use(results)
+    if use is None:
+        return ""
+    figures = {
+        "gpu_memory_peak_bytes": use.memory_peak_bytes,
+        "gpu_seconds": use.gpu_seconds,
+        "gpu_energy_joules": use.energy_joules,
+    }
+    lines = [
+        f"<property {_attributes({'name': name, 'value': f'{value:.0f}'})}/>\n"
+        for name, value in figures.items()
+        if value is not None
+    ]
+    return f"<properties>\n{''.join(lines)}</properties>\n" if lines else ""
 
 
 def _case(results: Results, sample: SampleResult, name: str, *, text: str) -> str:
