@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from gpurig.common.process import run
 from gpurig.common.waiting import wait_for
+from gpurig.runner.exporter.jobs.box_file import BoxWriter
+from gpurig.runner.exporter.jobs.model import BoxFacts
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from standins.missing import missing
@@ -396,3 +398,29 @@ def test_a_board_made_for_dcgm_exporter_finds_data():
     cards = {one.labels["modelName"] for one in found["DCGM_FI_DEV_FB_USED"].samples}
     assert cards == {"NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"}
     assert all(20 < one.value < 100 for one in found["DCGM_FI_DEV_GPU_TEMP"].samples)
+
+
+def test_an_engine_that_cannot_be_used_is_a_collector_that_fails_and_nothing_more(tmp_path: Path):
+    with _exporter("--backend", "cpu", "--root", str(tmp_path), "--engine", f"unix://{tmp_path}/none.sock") as exporter:
+        success = exporter.series()["gpurig_collector_success"]
+        assert (success["engine"], success["images"], success["box"], success["state"]) == (0, 0, 1, 1)
+        assert exporter.get("/healthz")[0] == 200
+        assert any(f"there is no socket {tmp_path}/none.sock" in line for line in exporter.lines)
+    with _exporter("--backend", "cpu", "--root", str(tmp_path), "--engine", "off") as exporter:
+        assert "engine" not in exporter.series()["gpurig_collector_success"]
+
+
+def test_without_a_watcher_the_exporter_says_what_it_waits_for_and_takes_it_when_it_comes(tmp_path: Path):
+    facts = tmp_path / "facts.json"
+    with _exporter("--backend", "cpu", "--box-facts", str(facts)) as exporter:
+        assert exporter.series()["gpurig_collector_success"]["box"] == 0
+        assert any("the watcher has not written it yet" in line for line in exporter.lines)
+        BoxWriter(facts).write(BoxFacts(written_at=0.0, model_bytes=7))
+        assert exporter.until(lambda now: now["gpurig_collector_success"]["box"] == 1)["gpurig_models_bytes"] == {"": 7}
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:2375", "ssh://host", "docker.sock"])
+def test_an_engine_elsewhere_is_refused(address: str):
+    done = run([sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--engine", address], timeout_s=60)
+    assert done.code == 2
+    assert "no socket of this machine" in done.stderr

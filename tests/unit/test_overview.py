@@ -28,6 +28,18 @@ def test_status_of_a_box_that_is_not_set_up_says_so() -> None:
         look(MemoryBox())
 
 
+def test_a_watcher_that_stopped_is_a_fault() -> None:
+    box = MemoryBox()
+    up(box, metrics_listen="127.0.0.1:9476")
+    watcher = next(one.id for one in box.engine.containers.values() if one.spec.role == "watcher")
+    box.engine.stop(watcher, wait_s=0)
+    with pytest.raises(PrerequisiteError, match="gpurig-watcher is exited"):
+        judge(look(box))
+    run = up(box, metrics_listen="127.0.0.1:9476")
+    assert run.changes == ["start"]
+    judge(look(box))
+
+
 def test_status_is_fine_only_while_everything_runs_and_gitlab_knows_it() -> None:
     box = MemoryBox()
     up(box, metrics_listen="127.0.0.1:9476")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpurig.common.terminal import harmless
 from gpurig.runner.exporter.devices.figures import SourceError
 
 # The newest version whose answers are known here; an older engine gets its own.
@@ -28,7 +29,11 @@ _STREAM_HEADER = 8
 
 
 class EngineError(SourceError):
-    """The engine does not answer, or refuses."""
+    """The engine does not answer, or refuses; one line, whatever it said."""
+
+    def __init__(self, text: str) -> None:
+        """Word it."""
+        super().__init__(harmless(" ".join(text.split())))
 
 
 class GoneError(EngineError):
