@@ -304,6 +304,26 @@ def test_an_engine_that_hangs_is_asked_anew_by_the_check(engine, followed, monke
     followed.until(lambda found: 3 in found)
 
 
+def test_a_container_that_ended_long_ago_and_stays_is_asked_about_once(engine, monkeypatch) -> None:
+    engine.run(1)
+    engine.die(1, 1, log=OOM)
+    engine.at += 3600
+    inspected: list[str] = []
+    real = engine.inspect
+    monkeypatch.setattr(engine, "inspect", lambda name: inspected.append(name) or real(name))
+    one = Followed(engine, engine)
+    one.watch.start()
+    assert wait_for(lambda: not one.watch.problems, timeout_s=10)
+    for _ in range(3):
+        one.watch.check()
+    assert inspected == [cid(1)]
+    assert not engine.asked
+    assert one.watch.containers() == ()
+    engine.run(1)
+    one.until(lambda found: 1 in found and found[1].ended_at is None)
+    one.watch.stop()
+
+
 def test_a_container_that_starts_while_a_list_is_made_does_not_end_by_it(engine, followed, monkeypatch) -> None:
     real = engine.containers
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from gpurig.runner.exporter.jobs.containers import JOB_LABEL, JobContainers, job_of, may_be_gpu_oom
+from gpurig.runner.exporter.jobs.containers import JOB_LABEL, KEEP_S, JobContainers, job_of, may_be_gpu_oom
 from gpurig.runner.exporter.jobs.engine_api import EngineApi, EngineError, EventStream, GoneError
 from gpurig.runner.exporter.jobs.gpu_oom import gpu_oom
 from gpurig.runner.exporter.jobs.model import JobContainer, OomKind
@@ -56,6 +56,8 @@ class JobWatch:
         self._containers = JobContainers()
         self._lock = threading.Lock()
         self._since_ns: int | None = None
+        # Containers that ended long ago and are still there: nobody needs to be told of them, or to ask again.
+        self._old: frozenset[str] = frozenset()
         self._stream: EventStream | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -158,11 +160,14 @@ class JobWatch:
                 self._listed(container_id, labels, str(summary.get("State", "")))
         with self._lock:
             self._containers.only(present, asked_at)
+            self._old &= present
 
     def _listed(self, container_id: str, labels: Mapping[str, object], status: str) -> None:
         with self._lock:
             known, runs = self._containers.get(container_id), self._containers.runs(container_id)
-        if status == "created" or (known is not None and runs == (status not in {"exited", "dead"})):
+            old = container_id in self._old
+        has_ended = status in {"exited", "dead"}
+        if status == "created" or (known is not None and runs != has_ended) or (old and has_ended):
             return
         try:
             state = _state(self._api.inspect(container_id))
@@ -171,10 +176,15 @@ class JobWatch:
         began = _time(state.get("StartedAt"))
         if began is None:
             return
-        with self._lock:
-            self._containers.started(container_id, labels, began)
         ended = _time(state.get("FinishedAt"))
-        if not state.get("Running") and ended is not None and ended >= began:
+        if state.get("Running") or ended is None or ended < began:
+            ended = None
+        with self._lock:
+            if ended is not None and self._now() - ended > KEEP_S:
+                self._old |= {container_id}
+                return
+            self._containers.started(container_id, labels, began)
+        if ended is not None:
             self._ended(container_id, ended, _code(state.get("ExitCode")))
 
     def _apply(self, event: Mapping[str, Any]) -> None:
