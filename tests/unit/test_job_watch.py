@@ -304,6 +304,24 @@ def test_an_engine_that_hangs_is_asked_anew_by_the_check(engine, followed, monke
     followed.until(lambda found: 3 in found)
 
 
+def test_an_answer_that_nobody_foresaw_is_a_problem_and_not_the_end(engine, monkeypatch) -> None:
+    engine.run(1)
+    real, calls = engine.containers, []
+
+    def strange(label: str) -> list[dict[str, Any]]:
+        calls.append(label)
+        if len(calls) == 1:
+            raise KeyError("Id")
+        return real(label)
+
+    monkeypatch.setattr(engine, "containers", strange)
+    one = Followed(engine, engine)
+    one.watch.start()
+    one.until(lambda found: 1 in found)
+    one.watch.stop()
+    assert one.said[0] == "the engine cannot be followed: KeyError: 'Id'"
+
+
 def test_a_container_that_ended_long_ago_and_stays_is_asked_about_once(engine, monkeypatch) -> None:
     engine.run(1)
     engine.die(1, 1, log=OOM)

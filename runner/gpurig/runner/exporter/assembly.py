@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from gpurig.common.errors import ApplianceError
@@ -225,17 +222,3 @@ def running(readings: Readings) -> Iterator[None]:
             sampler.start()
             stack.callback(sampler.stop)
         yield
-
-
-@contextmanager
-def told_to_end() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
-    ended = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ended.set()
-
-    with ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stack.callback(signal.signal, number, signal.signal(number, end))
-        yield ended

@@ -11,7 +11,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpurig.provisioning.facts import Gpu
-from gpurig.runner.exporter.assembly import ExporterOptions, make_readings, running, told_to_end
+from gpurig.runner.exporter.assembly import ExporterOptions, make_readings, running
+from gpurig.runner.exporter.ending import told_to_end
 from gpurig.runner.exporter.exposition.collector import GpurigCollector
 from gpurig.runner.exporter.exposition.text_format import Encoder
 from gpurig.runner.exporter.readings import Readings, stale

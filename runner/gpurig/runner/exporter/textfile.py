@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from gpurig.common.errors import ApplianceError, InputError
 from gpurig.common.files import write_atomic
-from gpurig.runner.exporter.assembly import ExporterOptions, make_readings, running, told_to_end
+from gpurig.runner.exporter.assembly import ExporterOptions, make_readings, running
+from gpurig.runner.exporter.ending import told_to_end
 from gpurig.runner.exporter.exposition.collector import GpurigCollector
 from gpurig.runner.exporter.exposition.text_format import Encoder
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from gpurig.common.errors import ApplianceError, PrerequisiteError
 from gpurig.common.files import make_directory
 from gpurig.provisioning.paths import Paths
+from gpurig.runner.exporter.ending import told_to_end
 from gpurig.runner.exporter.jobs.box_file import HEARTBEAT_S, BoxWriter
 from gpurig.runner.exporter.jobs.box_watch import ENGINE, BoxWatch
 
@@ -45,17 +44,10 @@ def watch(
     """
     writer = BoxWriter(path)
     watched = BoxWatch(socket, paths, engine_dir=engine_dir, say=say)
-    ended = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ended.set()
-        watched.wake()
-
     make_directory(path.parent)
     writer.write(watched.facts())
     with ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stack.callback(signal.signal, number, signal.signal(number, end))
+        ended = stack.enter_context(told_to_end(watched.wake))
         watched.start()
         stack.callback(watched.stop)
         say(f"watching {socket}, writing {path}")

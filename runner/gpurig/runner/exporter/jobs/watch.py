@@ -113,6 +113,8 @@ class JobWatch:
                 self._follow()
             except EngineError as error:
                 self._failed(error)
+            except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not end the watch unseen
+                self._failed(EngineError(f"{type(error).__name__}: {error}"))
             if self._stop.wait(self._wait_s):
                 return
             self._wait_s = min(self._wait_s * 2, _LONGEST_WAIT_S)
