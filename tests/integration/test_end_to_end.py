@@ -140,9 +140,13 @@ def test_the_exporter_serves_metrics_on_loopback(box: Journey) -> None:
 
 
 def test_the_watcher_tells_the_exporter_of_the_engine_the_runner_and_the_jobs(box: Journey) -> None:
+    [generate] = [job for job in box.pipelines["eval"].jobs if job.name == "generate"]
+    ended = f'gpurig_job_end_timestamp_seconds{{job_id="{generate.id}",project_id="{box.project.id}"'
+
     def scraped() -> str | None:
         text = box.scrape()
-        return text if 'gpurig_collector_success{collector="engine"} 1' in text else None
+        # A job has ended when none of its containers has run for a while.
+        return text if 'gpurig_collector_success{collector="engine"} 1' in text and ended in text else None
 
     text = wait_for(scraped, timeout_s=30) or box.scrape()
     failed = [line for line in text.splitlines() if "gpurig_collector_success" in line and line.endswith(" 0.0")]
@@ -151,8 +155,7 @@ def test_the_watcher_tells_the_exporter_of_the_engine_the_runner_and_the_jobs(bo
     assert f'gpurig_runner_info{{runner_id="{runner.id}"' in text
     assert 'gpurig_images_bytes{kind="job"}' in text
     assert 'gpurig_disk_free_bytes{purpose="engine"}' in text
-    [generate] = [job for job in box.pipelines["eval"].jobs if job.name == "generate"]
-    assert f'gpurig_job_end_timestamp_seconds{{job_id="{generate.id}",project_id="{box.project.id}"' in text
+    assert ended in text
 
 
 def test_no_secret_shows_in_any_output_log_process_list_container_or_image(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +68,8 @@ class BoxWatch:
         self._engine_dir = engine_dir
         self._say = say
         self._now = now
-        self._changed = threading.Event()
+        # A signal's handler may put something in while the same thread takes something out, which an Event forbids.
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._known = BoxFacts(written_at=0.0)
         self._disks: dict[str, Disk] = {}
         self._problems: dict[str, str] = {}
@@ -140,12 +143,15 @@ class BoxWatch:
 
     def wake(self) -> None:
         """Let who waits go on; from any thread, and from a signal's handler."""
-        self._changed.set()
+        if self._news.empty():
+            self._news.put(None)
 
     def wait(self, timeout_s: float) -> None:
         """Return when something may have changed, or after that many seconds."""
-        self._changed.wait(timeout_s)
-        self._changed.clear()
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=timeout_s)
+            while True:
+                self._news.get_nowait()
 
     def _read_on(self) -> None:
         due = dict.fromkeys(self._parts, 0.0)
@@ -174,7 +180,7 @@ class BoxWatch:
                 self._problems[part.name] = problem
         if problem != before:
             self._say(f"{part.name}: {problem or 'works again'}")
-        self._changed.set()
+        self.wake()
 
     def _space(self, purpose: str, folder: Path) -> dict[str, Any]:
         with self._lock:
