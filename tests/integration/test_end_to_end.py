@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gpurig.common.waiting import wait_for
 from standins.images import image_bytes_with
-from standins.journey import EXIT_CODES, PIPELINE, UNSERVED, Journey, journey
+from standins.journey import EXIT_CODES, OUT_OF_MEMORY, PIPELINE, UNSERVED, Journey, journey
 
 if TYPE_CHECKING:
     import docker
@@ -41,7 +41,9 @@ def box(
                 )
                 made.pipelines["unserved"] = made.gitlab.create_pipeline(made.project, UNSERVED)
                 made.pipelines["exit codes"] = made.gitlab.create_pipeline(made.project, EXIT_CODES)
-                made.gitlab.wait_for_jobs([*made.pipelines["eval"].jobs, *made.pipelines["exit codes"].jobs], 300)
+                made.pipelines["memory"] = made.gitlab.create_pipeline(made.project, OUT_OF_MEMORY)
+                served = [job for name in ("eval", "exit codes", "memory") for job in made.pipelines[name].jobs]
+                made.gitlab.wait_for_jobs(served, 300)
             made.gpurig("status", "status", "--root", str(root), "--name", made.name, "--json")
             words = ("--root", str(root), "--name", made.name, "--token-file", str(root / "token"))
             made.gpurig("doctor", "doctor", *words, "--json")
@@ -156,6 +158,19 @@ def test_the_watcher_tells_the_exporter_of_the_engine_the_runner_and_the_jobs(bo
     assert 'gpurig_images_bytes{kind="job"}' in text
     assert 'gpurig_disk_free_bytes{purpose="engine"}' in text
     assert ended in text
+
+
+def test_a_job_that_ran_out_of_the_gpus_memory_is_said_to_have_and_one_that_passed_is_not(box: Journey) -> None:
+    full, handled = sorted(box.pipelines["memory"].jobs, key=lambda job: job.name)
+    assert (full.status, handled.status) == ("failed", "success")
+    text = box.scrape()
+    for job, count in ((full, 1), (handled, 0)):
+        said = [
+            line
+            for line in text.splitlines()
+            if line.startswith(f'gpurig_job_oom_total{{job_id="{job.id}"') and 'memory="gpu"' in line
+        ]
+        assert [float(line.rsplit(" ", 1)[1]) for line in said] == [count], said
 
 
 def test_no_secret_shows_in_any_output_log_process_list_container_or_image(

@@ -57,6 +57,15 @@ gate:
 input:
   script: [gpurig-job validate ci-jobs/none.yaml]
 """
+# What PyTorch says where the GPU is full; after_script runs and the runner removes the container.
+OUT_OF_MEMORY = """
+default: {tags: [cpu]}
+full:
+  script: ["echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.' >&2; exit 1"]
+  after_script: [echo cleaning up]
+handled:
+  script: ["echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.' >&2"]
+"""
 UNSERVED = "train: {tags: [cuda, vram-24gb], script: [echo never]}"
 
 
