@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.llama_log import last_errors
 from gpurig.runner.exporter.jobs.gpu_oom import gpu_oom
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +57,40 @@ def test_a_hostile_log_is_searched_in_a_moment(piece: bytes) -> None:
     start = time.perf_counter()
     gpu_oom(text)
     assert time.perf_counter() - start < 5
+
+
+class LlamaApi:
+    """As much of llama-cpp-python's low-level API as its log takes."""
+
+    def __init__(self) -> None:
+        self.log: Callable[[int, bytes, None], None] = lambda *_: None
+
+    def llama_log_callback(self, keep: Callable[[int, bytes, None], None]) -> Callable[[int, bytes, None], None]:
+        return keep
+
+    def llama_log_set(self, keep: Callable[[int, bytes, None], None], _: object) -> None:
+        self.log = keep
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [
+            b"ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.00 MiB on device 0: cudaMalloc failed: no",
+            b"ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 9437184",
+            b"graph_reserve: failed to allocate compute buffers",
+            b"llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers",
+        ],
+        [
+            b"alloc_tensor_range: failed to allocate ROCm0 buffer of size 151851674624",
+            b"llama_model_load: error loading model: unable to allocate ROCm0 buffer",
+            b"llama_model_load_from_file_impl: failed to load model",
+        ],
+    ],
+)
+def test_what_gpurig_job_says_of_a_full_gpu_is_known(lines: list[bytes]) -> None:
+    api = LlamaApi()
+    errors = last_errors(api)
+    for line in lines:
+        api.log(4, line + b"\n", None)
+    assert gpu_oom(f"error: llama.cpp cannot make a context of 512 tokens: {errors[-1]}".encode())

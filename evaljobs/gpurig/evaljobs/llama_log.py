@@ -8,6 +8,8 @@ from typing import Any
 
 # ggml.h, enum ggml_log_level; the numbers in llama-cpp-python's own logger are older.
 _ERROR = 4
+# llama.cpp, src/llama.cpp and src/llama-context.cpp.
+_OUTER = ("failed to load", "exiting", "failed to allocate compute", "failed to initialize the context")
 
 
 @functools.cache
@@ -24,8 +26,8 @@ def last_errors(api: Any) -> deque[str]:
     def keep(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         line = " ".join(text.decode("utf-8", "replace").split())
         if level == _ERROR and line:
-            # The outer functions report "failed to load model" after the one that knows why.
-            if errors and ("failed to load" in line or "exiting" in line):
+            # The outer functions report "failed to load model" after the one that knows why: which device, how much.
+            if errors and any(words in line for words in _OUTER):
                 return
             errors.append(line.partition(": ")[2] or line)
 
