@@ -20,7 +20,8 @@ from gpurig.provisioning.container_spec import ContainerSpec, Mount
 from gpurig.provisioning.docker_engine import DockerEngine
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
 from gpurig.provisioning.facts import HostFacts
-from gpurig.provisioning.plan import BOX_FACTS, Plan
+from gpurig.provisioning.metrics_containers import BOX_FACTS
+from gpurig.provisioning.plan import Plan
 from gpurig.runner.exporter.image import plan_exporter_image
 from prometheus_client.parser import text_string_to_metric_families
 from standins import wired_box

@@ -11,7 +11,7 @@ import yaml
 from gpurig.common.errors import InputError
 from gpurig.provisioning.disk import LocalDisk
 from gpurig.provisioning.facts import HostFacts
-from gpurig.provisioning.plan import METRICS_WEB_DIR
+from gpurig.provisioning.metrics_containers import METRICS_WEB_DIR
 from gpurig.runner import workflow
 from gpurig.runner.exporter.web.web_config import load_web_config
 from gpurig.runner.metrics_files import make_metrics_folders, metrics_url, web_files

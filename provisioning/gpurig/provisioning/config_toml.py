@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from gpurig.provisioning.container_spec import NO_NEW_PRIVILEGES
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS
+from gpurig.provisioning.metrics_containers import USAGE_DIR
 from gpurig.provisioning.plan import (
     JOB_CAP_DROP,
     JOB_SHM_BYTES,
     MODELS_DIR,
-    NO_NEW_PRIVILEGES,
     RUNNER_CA_FILE,
-    USAGE_DIR,
     Entry,
     Plan,
 )

@@ -14,6 +14,8 @@ LABEL_INSTANCE = "gpurig.instance"
 LABEL_ROLE = "gpurig.role"
 LABEL_SPEC = "gpurig.spec"
 
+NO_NEW_PRIVILEGES = ("no-new-privileges:true",)
+
 
 @dataclass(frozen=True)
 class Mount:

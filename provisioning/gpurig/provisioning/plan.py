@@ -8,40 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpurig.common.terminal import harmless
-from gpurig.provisioning.container_spec import ContainerSpec, Mount, Port
+from gpurig.provisioning.container_spec import NO_NEW_PRIVILEGES, ContainerSpec, Mount
 from gpurig.provisioning.engine_facts import DEFAULT_ADDRESS, EngineFacts
 from gpurig.provisioning.facts import Backend, Gpu, HostFacts
-from gpurig.provisioning.listen import is_loopback, split_listen
+from gpurig.provisioning.metrics_containers import USAGE_DIR, exporter_spec, watcher_spec
 from gpurig.provisioning.paths import Paths
 from gpurig.provisioning.runner_binary import RunnerBinary
 from gpurig.provisioning.runner_spec import TEXT_LIMIT, RunnerSpec, maintenance_note
 from gpurig.provisioning.service_spec import ServiceSpec
 from gpurig.provisioning.settings import RUNNER_IMAGE, PullPolicy, Settings
 from gpurig.provisioning.tags import tags_for
-from gpurig.provisioning.wiring import Wiring, join, reload_takes_gpus, wire
+from gpurig.provisioning.wiring import Wiring, reload_takes_gpus, wire
 
 # Where the containers see the host's files.
 RUNNER_CONFIG_DIR = "/etc/gitlab-runner"
 RUNNER_CA_FILE = f"{RUNNER_CONFIG_DIR}/certs/gitlab-ca.crt"
 MODELS_DIR = "/models"
-EXPORTER_PORT = 9476
-METRICS_WEB_DIR = "/etc/gpurig-metrics"
-WEB_CONFIG_NAME = "web.yml"
-BOX_DIR = "/run/gpurig/box"
-BOX_FACTS = f"{BOX_DIR}/facts.json"
-ACCOUNTS_DIR = "/run/gpurig/accounts"
-USAGE_DIR = "/run/gpurig/usage"
-# The watcher sees the instance's files below it, as they lie below the box's root.
-WATCHED_ROOT = Path("/box")
-
-# So long after the engine's last answer the watcher ends and is started anew: where the engine made its socket again,
-# what is mounted is the old one.
-_WATCHER_PATIENCE_S = 120
 
 # What a job of an LLM project has no use for. Jobs install packages as root, so CHOWN, DAC_OVERRIDE, FOWNER, SETUID
 # and SETGID stay.
 JOB_CAP_DROP = ("AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SETPCAP", "SYS_CHROOT")
-NO_NEW_PRIVILEGES = ("no-new-privileges:true",)
 
 # PyTorch's data loaders pass batches through /dev/shm, and the engine's default of 64 MiB kills them.
 JOB_SHM_BYTES = 1024**3
@@ -161,7 +147,10 @@ def plan_box(
     metrics = (
         ()
         if settings.metrics_listen == "off"
-        else (_watcher(engine, settings, paths, images), _exporter(entries, settings, paths, images))
+        else (
+            watcher_spec(engine, settings, paths, images.exporter),
+            exporter_spec([entry.wiring for entry in entries], settings, paths, images.exporter),
+        )
     )
     service = None if binary is None else _service(binary, engine, settings, paths)
     runner = [] if service is not None else [_runner(engine, settings, paths)]
@@ -288,70 +277,6 @@ def _service(binary: RunnerBinary, engine: EngineFacts, settings: Settings, path
         environment=settings.proxies(),
         stop_s=settings.wait,
         socket=engine.socket,
-    )
-
-
-def _watcher(engine: EngineFacts, settings: Settings, paths: Paths, images: ImageTags) -> ContainerSpec:
-    """What may use the engine and read the runners' files, and answers nobody."""
-    seen = Paths(root=WATCHED_ROOT, name=paths.name)
-    command = ["metrics", "watch", "--output", BOX_FACTS, "--root", str(WATCHED_ROOT), "--name", paths.name]
-    # The root of a container lies on the file system of the engine's containers.
-    command += ["--engine-dir", "/", "--give-up", str(_WATCHER_PATIENCE_S)]
-    return ContainerSpec(
-        name=f"{settings.name}-watcher",
-        role="watcher",
-        instance=settings.name,
-        image=images.exporter,
-        command=tuple(command),
-        mounts=(
-            Mount(str(paths.box_facts), BOX_DIR),
-            Mount(engine.socket, "/var/run/docker.sock"),
-            Mount(str(paths.config_dir), str(seen.config_dir), read_only=True),
-            Mount(str(paths.models), str(seen.models), read_only=True),
-        ),
-        network="none",
-        restart=True,
-        read_only=True,
-        cap_drop=("ALL",),
-        # Where `up` is run by a member of the group docker, the files are that user's.
-        cap_add=("DAC_OVERRIDE",),
-        security_opt=NO_NEW_PRIVILEGES,
-        user="0:0",
-    )
-
-
-def _exporter(entries: Sequence[Entry], settings: Settings, paths: Paths, images: ImageTags) -> ContainerSpec:
-    """What answers the network, and has neither the engine nor a token."""
-    address, port = split_listen(settings.metrics_listen)
-    command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}", "--box-facts", BOX_FACTS]
-    command += ["--state-dir", ACCOUNTS_DIR, "--usage-dir", USAGE_DIR]
-    mounts = [
-        Mount(str(paths.box_facts), BOX_DIR, read_only=True),
-        Mount(str(paths.accounts), ACCOUNTS_DIR),
-        Mount(str(paths.usage), USAGE_DIR),
-    ]
-    if settings.metrics_web_config is not None:
-        command += ["--web-config", f"{METRICS_WEB_DIR}/{WEB_CONFIG_NAME}"]
-        mounts.append(Mount(str(paths.metrics_web), METRICS_WEB_DIR, read_only=True))
-    if settings.metrics_insecure or is_loopback(address):
-        # Every address of the container is the published one's, and that is this machine's alone, or meant to be open.
-        command.append("--insecure")
-    return ContainerSpec(
-        name=f"{settings.name}-exporter",
-        role="exporter",
-        instance=settings.name,
-        image=images.exporter,
-        command=tuple(command),
-        mounts=tuple(mounts),
-        ports=(Port(EXPORTER_PORT, address, port),),
-        restart=True,
-        read_only=True,
-        tmpfs=("/tmp",),  # noqa: S108 - inside the container
-        cap_drop=("ALL",),
-        security_opt=NO_NEW_PRIVILEGES,
-        wiring=join([entry.wiring for entry in entries]),
-        # Drivers tell which processes use a GPU by the machine's own numbers.
-        host_pids=True,
     )
 
 

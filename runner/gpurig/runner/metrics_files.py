@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurig.common.files import read_text
 from gpurig.provisioning.listen import split_listen
-from gpurig.provisioning.plan import WEB_CONFIG_NAME
+from gpurig.provisioning.metrics_containers import WEB_CONFIG_NAME
 from gpurig.provisioning.settings import Settings
 from gpurig.runner.exporter.web.web_config import CLIENT_AUTH, VERSIONS, WebConfig, check_exposure, load_web_config
 
