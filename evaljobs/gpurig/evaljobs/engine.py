@@ -25,6 +25,24 @@ _WORTH_THREADS_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
+class Shaping:
+    """What a request may want beside its sampling.
+
+    Attributes:
+        bias: added to tokens' logits, by the token's number.
+        frequency_penalty: taken from a token's logit for every time that it was written.
+        presence_penalty: taken from a token's logit where it was written at all.
+        alternatives: the log-probability of every written token is kept, and of so many of the likeliest in its place;
+            None keeps none.
+    """
+
+    bias: Mapping[int, float] = field(default_factory=dict)
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    alternatives: int | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One prompt and what to do with it.
 
@@ -35,6 +53,7 @@ class Request:
         stop: texts that end the answer.
         grammar: GBNF with the rule `root`; the answer follows it. Empty: no constraint.
         choices: continuations of the prompt whose log-probabilities are wanted.
+        shaping: what else changes the choice of tokens, and what is told of it.
     """
 
     id: str
@@ -43,6 +62,7 @@ class Request:
     stop: tuple[str, ...] = ()
     grammar: str = ""
     choices: tuple[str, ...] = ()
+    shaping: Shaping = Shaping()
 
 
 @dataclass(frozen=True)

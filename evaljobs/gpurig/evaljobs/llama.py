@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 
 from gpurig.common.errors import PrerequisiteError
-from gpurig.evaljobs.engine import Engine, EngineSettings
+from gpurig.evaljobs.engine import EngineSettings
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.models import ModelFile
@@ -29,7 +29,7 @@ class LlamaProvider:
             ) from error
 
     @contextlib.contextmanager
-    def open(self, model: ModelFile, settings: EngineSettings) -> Iterator[Engine]:
+    def open(self, model: ModelFile, settings: EngineSettings) -> Iterator[InferenceEngine]:
         """Load a model; leaving frees it.
 
         Raises:

@@ -6,6 +6,7 @@ import ctypes
 from types import TracebackType
 from typing import Any, Self
 
+from gpurig.evaljobs.engine import Shaping
 from gpurig.evaljobs.records import Sampling
 
 _PENALTY_WINDOW = 64
@@ -18,7 +19,7 @@ class Chain:
         valid: False where the grammar does not parse.
     """
 
-    def __init__(self, api: Any, vocabulary: Any, sampling: Sampling, grammar: str) -> None:
+    def __init__(self, api: Any, vocabulary: Any, sampling: Sampling, grammar: str, shaping: Shaping) -> None:
         """Make the chain; leave the context to free it."""
         import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
 
@@ -31,7 +32,8 @@ class Chain:
         self.valid = True
         self._grammar: Any = None
         # Nothing but the grammar stands between the likeliest token and the choice.
-        self._plain = sampling.temperature == 0.0 and sampling.repeat_penalty in (0.0, 1.0)
+        shaped = bool(shaping.bias or shaping.frequency_penalty or shaping.presence_penalty)
+        self._plain = sampling.temperature == 0.0 and sampling.repeat_penalty in (0.0, 1.0) and not shaped
         self._chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         if grammar:
             constraint = api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
@@ -41,6 +43,8 @@ class Chain:
                 self._add(constraint)
         if sampling.repeat_penalty not in (0.0, 1.0):
             self._add(api.llama_sampler_init_penalties(self._size, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
+        if shaped:
+            self._shape(shaping, sampling.max_tokens)
         if sampling.temperature == 0.0:
             self._add(api.llama_sampler_init_greedy())
         else:
@@ -102,6 +106,15 @@ class Chain:
             return None
         chosen = array.data[array.selected]
         return None if chosen.logit == -self._numpy.inf else int(chosen.id)
+
+    def _shape(self, shaping: Shaping, window: int) -> None:
+        """Bias and penalties; these count all that was written, as OpenAI's do, and not a window of it."""
+        if shaping.bias:
+            biases = (self._api.llama_logit_bias * len(shaping.bias))(*shaping.bias.items())
+            self._add(self._api.llama_sampler_init_logit_bias(self._size, len(biases), biases))
+        frequency, presence = shaping.frequency_penalty, shaping.presence_penalty
+        if frequency or presence:
+            self._add(self._api.llama_sampler_init_penalties(self._size, window, 1.0, frequency, presence))
 
     def _add(self, sampler: Any) -> None:
         self._api.llama_sampler_chain_add(self._chain, sampler)

@@ -12,6 +12,10 @@ class RequestFault(Exception):  # noqa: N818 - what is wrong with a request, not
     """A request cannot be answered; its text says why."""
 
 
+class PromptTooLong(RequestFault):
+    """The prompt leaves no room for an answer."""
+
+
 @dataclass(frozen=True)
 class Continuations:
     """A prompt with each of its choices, as tokens.
@@ -49,7 +53,7 @@ class Vocabulary:
         if not tokens or not text:
             raise RequestFault("the prompt is empty")
         if len(tokens) >= limit:
-            raise RequestFault(
+            raise PromptTooLong(
                 f"the prompt has {len(tokens)} tokens, and the context of {limit} must hold an answer too"
             )
         return tokens
@@ -93,12 +97,12 @@ class Vocabulary:
         """Whether a token ends an answer."""
         return bool(self._api.llama_vocab_is_eog(self.llama, token))
 
-    def piece(self, token: int) -> bytes:
-        """What a token adds to a text; special ones add nothing."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """What a token adds to a text; special ones add nothing, unless they shall be written out."""
         size = 256
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = self._api.llama_token_to_piece(self.llama, token, buffer, size, 0, False)  # noqa: FBT003 - C API
+            count = self._api.llama_token_to_piece(self.llama, token, buffer, size, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             size = -count

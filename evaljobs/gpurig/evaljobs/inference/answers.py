@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from gpurig.evaljobs.engine import Completion, Request
 from gpurig.evaljobs.inference.works import Branch, Work
+from gpurig.evaljobs.inference.written import Written, written_token
 from gpurig.evaljobs.llama_sampling import Chain
 from gpurig.evaljobs.llama_vocabulary import Continuations, RequestFault, Vocabulary
 
@@ -17,6 +18,8 @@ class Answer:
     Attributes:
         work: the request as the scheduler sees it.
         seconds: its share of the time that was spent on computing so far.
+        output: what is written so far; a stop text that is complete is cut off, a part of one is not.
+        log: the tokens that made it, where the request wants them; those behind a stop text are not there.
     """
 
     def __init__(self, api: Any, vocabulary: Vocabulary, request: Request, *, limit: int) -> None:
@@ -44,7 +47,8 @@ class Answer:
         self._room = min(request.sampling.max_tokens, limit - len(self._prompt))
         self.work = Work(request.id, tuple(self._prompt), self._room, tuple(self._branches))
         self._chain: Chain | None = None
-        self._output, self._count = b"", 0
+        self.output, self._count = b"", 0
+        self.log: list[Written] = []
         self._stops = tuple(stop.encode() for stop in request.stop)
         self._finish: Literal["stop", "length", ""] = ""
         self._pending = len(self._branches)
@@ -83,7 +87,9 @@ class Answer:
             for choice, tokens in self._found.tokens.items():
                 if len(tokens) > self._found.shared:
                     self._scores[choice] = float(firsts[tokens[self._found.shared]])
-        self._chain = Chain(self._api, self._vocabulary.llama, self._request.sampling, self._request.grammar)
+        self._chain = Chain(
+            self._api, self._vocabulary.llama, self._request.sampling, self._request.grammar, self._request.shaping
+        )
         if not self._chain.valid:
             raise RequestFault("the grammar is no valid GBNF")
         return self.written(logits)
@@ -102,17 +108,29 @@ class Answer:
         if token is None or self._vocabulary.ends(token):
             self._end("stop")
             return None
-        self._output += self._vocabulary.piece(token)
+        if self._request.shaping.alternatives is not None:
+            self.log.append(written_token(self._vocabulary, token, logits, self._request.shaping.alternatives))
+        self.output += self._vocabulary.piece(token)
         self._count += 1
-        found = [position for stop in self._stops if (position := self._output.find(stop)) >= 0]
+        found = [position for stop in self._stops if (position := self.output.find(stop)) >= 0]
         if found:
-            self._output = self._output[: min(found)]
+            self.output = self.output[: min(found)]
+            self._forget_behind(min(found))
             self._end("stop")
             return None
         if self._count == self._room:
             self._end("length")
             return None
         return token
+
+    def _forget_behind(self, length: int) -> None:
+        """Keep the tokens that the first `length` bytes have something of."""
+        begin = 0
+        for number, token in enumerate(self.log):
+            if begin >= length:
+                del self.log[number:]
+                return
+            begin += len(token.piece)
 
     def _end(self, finish: Literal["stop", "length"]) -> None:
         self._finish = finish
@@ -140,7 +158,7 @@ class Answer:
         """The answer."""
         return Completion(
             id=self._request.id,
-            text=self._output.decode("utf-8", "replace"),
+            text=self.output.decode("utf-8", "replace"),
             finish=self._finish or "length",
             prompt_tokens=len(self._prompt),
             completion_tokens=self._count,

@@ -19,6 +19,9 @@ class Session:
     """The requests of one context.
 
     Not safe for several threads: one thread adds, cancels and steps.
+
+    Attributes:
+        sequences: how many requests are answered at the same time.
     """
 
     def __init__(self, context: Context, *, sequences: int, batch: int, share: bool, cut: bool) -> None:
@@ -31,7 +34,7 @@ class Session:
             share: compute once what prompts have in common.
             cut: the model's memory can be cut.
         """
-        self._context, self._sequences = context, sequences
+        self._context, self.sequences = context, sequences
         self._scheduler = Scheduler(sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut)
         self._answers: dict[str, Answer] = {}
 
@@ -80,7 +83,7 @@ class Session:
                 place += row.scored
                 if completion is not None:
                     self.cancel(row.work)
-                    done.append(replace(completion, parallel=self._sequences))
+                    done.append(replace(completion, parallel=self.sequences))
         return done
 
     def _charge(self, rows: Sequence[Row], seconds: float) -> None:
