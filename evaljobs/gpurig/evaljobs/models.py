@@ -46,7 +46,7 @@ def find_model(name: str, *, search: Search, suite_folder: Path) -> Found:
         if all(file.is_file() for file in files):
             return Found(name, files, "path")
     looked = ", ".join(dict.fromkeys(str(candidate) for candidate in candidates))
-    raise InputError(f'there is no model file "{name}"; looked at {looked}', hint="correct the path in the suite")
+    raise InputError(f'there is no model file "{name}"; looked at {looked}', hint="correct the path")
 
 
 def open_model(name: str, *, search: Search, suite_folder: Path) -> ModelFile:

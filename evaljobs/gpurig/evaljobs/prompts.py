@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpurig.common.errors import InputError
@@ -57,7 +57,12 @@ def plain(text: str, gguf: Gguf) -> str:
 
     Without it a generated `<|im_end|>` could end the grader's question and speak in another role's name.
     """
-    for special in special_texts(gguf):
+    return without_specials(text, special_texts(gguf))
+
+
+def without_specials(text: str, specials: Iterable[str]) -> str:
+    """The same where the special tokens' texts are known, the longest first."""
+    for special in specials:
         if special in text:
             text = text.replace(special, special[0] + _WORD_JOINER + special[1:])
     return text
@@ -85,13 +90,14 @@ def _dialogue(text: str, *, system: str, chat: bool | None, gguf: Gguf) -> str:
     values: Mapping[str, Any] = {
         "messages": messages,
         "add_generation_prompt": True,
-        "bos_token": _token_text(gguf, "bos"),
-        "eos_token": _token_text(gguf, "eos"),
+        "bos_token": token_text(gguf, "bos"),
+        "eos_token": token_text(gguf, "eos"),
     }
     return render(template, values, what=f"the chat template of {gguf.path}", strict=False)
 
 
-def _token_text(gguf: Gguf, which: str) -> str:
+def token_text(gguf: Gguf, which: str) -> str:
+    """The text of the model's token "bos" or "eos"; empty where it has none."""
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", ())
     number = gguf.metadata.get(f"tokenizer.ggml.{which}_token_id")
     return str(tokens[number]) if isinstance(number, int) and 0 <= number < len(tokens) else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpurig.common.errors import InputError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # What a prompt template may name, beside a sample's own `vars`.
@@ -35,7 +36,20 @@ def _environment(*, strict: bool = True) -> ImmutableSandboxedEnvironment:
         extensions=[loopcontrols],
     )
     environment.globals["raise_exception"] = _raise
+    # Jinja2's own escapes for HTML; chat templates write tools with transformers' form.
+    environment.filters["tojson"] = _to_json
     return environment
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    import json  # noqa: PLC0415 - few templates need it
+
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(text: str, *, strict: bool) -> Template:
+    return _environment(strict=strict).from_string(text)
 
 
 def _raise(message: object) -> None:
@@ -79,6 +93,6 @@ def render(text: str, values: Mapping[str, Any], *, what: str, strict: bool = Tr
     from jinja2 import TemplateError  # noqa: PLC0415
 
     try:
-        return _environment(strict=strict).from_string(text).render(**values)
+        return _compiled(text, strict=strict).render(**values)
     except (TemplateError, TemplateFault, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise InputError(f"{what}: {error}", hint="correct the template, or give the sample what it asks for") from None
