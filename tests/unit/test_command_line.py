@@ -30,6 +30,8 @@ HEAVY = (
     "jinja2",
     "yaml",
     "huggingface_hub",
+    "starlette",
+    "uvicorn",
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess  # noqa: TID251 - this is the one place
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,6 +131,73 @@ def stream(
         finally:
             process.wait()
             feeder.join()
+
+
+def attend(argv: Sequence[str], *, env: Mapping[str, str], needed: Callable[[], bool]) -> int:
+    """Run a program on our own terminal, and wait for it; signals that ask us to end reach it.
+
+    To be called in the main thread. A terminal's Ctrl-C is sent to the program by the terminal itself, and not once
+    more by us; a second one is.
+
+    Args:
+        argv: the program and its arguments, without secrets.
+        env: its whole environment.
+        needed: asked every half second; the program is ended where this is no longer true.
+
+    Returns:
+        Its exit code; 128 and the signal's number where a signal ended it, as a shell says it.
+
+    Raises:
+        PrerequisiteError: no such program, or not executable.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    told: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        twice = number in told
+        told.append(number)
+        if started and (twice or number != signal.SIGINT or not _in_foreground()):
+            started[0].send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with _startable(argv[0]):
+            process = subprocess.Popen(list(argv), env=dict(env))
+        started.append(process)
+        for number in told:
+            process.send_signal(number)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(0.5)
+                    return code if code >= 0 else 128 - code
+                if not needed():
+                    break
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_MERCY_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            code = process.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal sends its Ctrl-C to our process group, and so to the programs that we start."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _lines(stream: IO[bytes] | None) -> Iterator[str]:

@@ -23,6 +23,8 @@ COMMANDS = {
         f"{_HERE}.quantize:divergence",
         "Compare the predictions of models with a reference's, as llama-perplexity --kl-divergence does.",
     ),
+    "serve": LazyCommand(f"{_HERE}.serve:serve", "Serve a model with OpenAI's interface."),
+    "with-model": LazyCommand(f"{_HERE}.serve:with_model", "Run a command beside a server of a model."),
     "memory": LazyCommand(f"{_HERE}.memory:memory", "Show what llama.cpp would allocate for a model."),
     "selfcheck": LazyCommand(f"{_HERE}.selfcheck:selfcheck", "Prove that this image can run jobs on its backend."),
 }

@@ -1,0 +1,1 @@
+"""The inference engine behind an OpenAI-compatible interface."""

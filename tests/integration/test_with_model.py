@@ -1,0 +1,166 @@
+"""`gpurig-job serve` and `with-model` as programs: what a command finds, how both end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess  # noqa: TID251 - programs that are signalled while they run
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gpurig.common.process import Finished, run
+from gpurig.common.waiting import wait_for
+from standins.serving import write_served
+
+pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
+JOB = [sys.executable, "-m", "gpurig.evaljobs"]
+ASK = """
+import os, sys, urllib.request
+url, key = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
+asked = urllib.request.Request(url + "/models", headers={"Authorization": "Bearer " + key})
+print(url, urllib.request.urlopen(asked).read().decode(), os.environ["NO_PROXY"])
+sys.exit(7)
+"""
+# Tells that it runs by the file, and ends in its own way when it is asked to.
+WAIT = """
+import pathlib, signal, sys, time
+def end(number, frame):
+    print("told", number, flush=True)
+    sys.exit(40 + number)
+signal.signal(signal.SIGINT, end)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1]).write_text("x")
+time.sleep(300)
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_served(tmp_path_factory.mktemp("served") / "tiny.gguf")
+
+
+def with_model(*words: str) -> Finished:
+    return run([*JOB, "with-model", *words], timeout_s=120)
+
+
+def test_a_command_finds_the_server_and_its_exit_code_is_passed_on(path: Path) -> None:
+    done = with_model(str(path), "--name", "tiny", "--", sys.executable, "-c", ASK)
+    assert done.code == 7, done.stderr
+    url, _, rest = done.stdout.partition(" ")
+    data, _, proxy = rest.rpartition(" ")
+    assert [model["id"] for model in json.loads(data)["data"]] == ["tiny", str(path)]
+    assert "127.0.0.1" in proxy.split(",")[-1]
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the system says of a closed port
+        urllib.request.urlopen(f"{url}/models", timeout=5)  # noqa: S310 - it is http
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["no-such-model", "--no-download", "--", "true"], 4, 'no model "no-such-model"'),
+        (["./none.gguf", "--", "true"], 2, "there is no model file"),
+        (["{path}", "--", "no-such-command"], 4, "no-such-command is not installed"),
+        (["{path}", "--", "sh", "-c", "kill -9 $$"], 137, ""),
+        (["{path}"], 2, "Missing argument"),
+    ],
+)
+def test_exit_codes_say_whose_turn_it_is(path: Path, words: list[str], code: int, said: str) -> None:
+    done = with_model(*(word.format(path=path) for word in words))
+    assert done.code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@contextmanager
+def started(*words: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [*JOB, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **options,  # type: ignore[call-overload] # passed on
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_command_and_its_end_is_ours(path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    runs = tmp_path / "runs"
+    with started("with-model", str(path), "--", sys.executable, "-c", WAIT, str(runs)) as process:
+        assert wait_for(runs.exists, timeout_s=60)
+        process.send_signal(number)
+        assert process.wait(60) == 40 + number
+        assert process.stdout is not None
+        assert process.stdout.read() == f"told {number.value}\n".encode()
+
+
+# A session of its own, whose terminal is standard input: what a login shell has.
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_command_once(path: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    ours, theirs = pty.openpty()
+    words = [*JOB, "with-model", str(path), "--", sys.executable, "-c", WAIT, str(runs)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, *words], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            assert wait_for(runs.exists, timeout_s=60)
+            os.write(ours, b"\x03")
+            said, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            os.close(ours)
+            os.close(theirs)
+    assert (process.returncode, said, errors) == (42, b"told 2\n", b"")
+
+
+def test_serve_answers_until_it_is_told_to_stop(path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with started("serve", str(path), "--port", str(port)) as process:
+        health = f"http://127.0.0.1:{port}/health"
+        assert wait_for(lambda: answers(health) or process.poll() is not None, timeout_s=60)
+        again = run([*JOB, "serve", str(path), "--port", str(port)], timeout_s=60)
+        assert (again.code, "cannot listen" in again.stderr) == (4, True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+        assert said.startswith(f"serving {path} at http://127.0.0.1:{port}/v1")
+        assert said.count("\n") == 1
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - it is http
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_an_open_address_without_a_key_is_refused(path: Path) -> None:
+    everywhere = "0.0.0.0"  # noqa: S104 - it is refused
+    done = run([*JOB, "serve", str(path), "--host", everywhere], timeout_s=60)
+    assert done.code == 2
+    assert "hint: give --api-key-file" in done.stderr
