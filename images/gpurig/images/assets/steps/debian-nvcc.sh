@@ -37,7 +37,7 @@ cd "$work"
 {
     APT_CONFIG=$work/apt.conf apt-get update -qq \
         && APT_CONFIG=$work/apt.conf apt-get download -qq "nvidia-cuda-toolkit=$version"
-} || fail "$mirror does not give nvidia-cuda-toolkit $version of $suite"
+} || fail "the mirror of the base image does not give nvidia-cuda-toolkit $version of $suite"
 hash=$(sha256sum nvidia-cuda-toolkit_*.deb | cut -d ' ' -f 1)
 if ! grep -q "sha256:$hash\b" "$1"; then
     fail "nvidia-cuda-toolkit $version has sha256 $hash, which ${1##*/} does not name"
