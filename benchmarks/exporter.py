@@ -58,6 +58,14 @@ HEADERS = {
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
     "Accept-Encoding": "gzip",
 }
+SHOWN = {
+    "scrape_p50_ms": ("scrape p50", "{:.1f} ms"),
+    "scrape_p99_ms": ("scrape p99", "{:.1f} ms"),
+    "rss_mb": ("resident", "{:.1f} MB"),
+    "cpu_pct": ("of a core", "{:.2f} %"),
+    "series": ("series", "{}"),
+}
+WANTED = {"scrape_p99_ms": "<= 10 ms", "rss_mb": "<= 40 MB", "cpu_pct": "<= 1 %"}
 LABEL = "com.gitlab.gitlab-runner."
 
 
@@ -86,38 +94,26 @@ def main() -> None:
 
 def show(figures: Mapping[str, Any]) -> None:
     """The table for people."""
-    rows = [
-        ["scrape p50", f"{figures['scrape_p50_ms']:.1f} ms", f"{figures['nvitop_scrape_p50_ms']:.1f} ms", ""],
-        ["scrape p99", f"{figures['scrape_p99_ms']:.1f} ms", f"{figures['nvitop_scrape_p99_ms']:.1f} ms", "<= 10 ms"],
-        ["resident", f"{figures['rss_mb']:.1f} MB", f"{figures['nvitop_rss_mb']:.1f} MB", "<= 40 MB"],
-        ["of a core", f"{figures['cpu_pct']:.2f} %", f"{figures['nvitop_cpu_pct']:.2f} %", "<= 1 %"],
-        [
-            "watcher: resident, of a core",
-            f"{figures['watcher_rss_mb']:.1f} MB, {figures['watcher_cpu_pct']:.2f} %",
-            "",
-            "",
-        ],
-        ["series", str(figures["series"]), str(figures["nvitop_series"]), ""],
-    ]
-    for count in GPUS:
-        if count != MAIN:
-            rows += [
-                [
-                    f"{count} GPU: scrape p99, resident, of a core",
-                    *(
-                        f"{figures[f'{who}scrape_p99_ms_{count}gpu']:.1f} ms, "
-                        f"{figures[f'{who}rss_mb_{count}gpu']:.1f} MB, {figures[f'{who}cpu_pct_{count}gpu']:.2f} %"
-                        for who in ("", "nvitop_")
-                    ),
-                    "",
-                ]
+    rows = []
+    for count in (MAIN, *(count for count in GPUS if count != MAIN)):
+        end, wanted = ("", WANTED) if count == MAIN else (f"_{count}gpu", {})
+        rows += [
+            [
+                f"{count} GPU{'s' if count > 1 else ''}: {name}",
+                *(pattern.format(figures[f"{who}{key}{end}"]) for who in ("", "nvitop_")),
+                wanted.get(key, ""),
             ]
+            for key, (name, pattern) in SHOWN.items()
+        ]
     rows += [
-        ["24 hours: growth", f"{figures['growth_24h_mb']:.2f} MB", "", "0"],
+        ["its watcher: resident", f"{figures['watcher_rss_mb']:.1f} MB", "", ""],
+        ["its watcher: of a core", f"{figures['watcher_cpu_pct']:.2f} %", "", ""],
+        [f"{figures['day_hours']:g} hours: growth", f"{figures['growth_24h_mb']:.2f} MB", "", "0"],
         ["  jobs", str(figures["day_jobs"]), "", ""],
-        ["  series after 2 h, at the end", f"{figures['day_series_2h']}, {figures['day_series_end']}", "", ""],
+        ["  series after 2 hours", str(figures["day_series_2h"]), "", ""],
+        ["  series at the end", str(figures["day_series_end"]), "", ""],
     ]
-    print(table([f"exporter, {MAIN} GPUs, {JOBS} jobs", "gpurig", "nvitop-exporter", "wanted"], rows))
+    print(table([f"exporter, {JOBS} jobs", "gpurig", "nvitop-exporter", "wanted"], rows))
 
 
 def environment_of_the_peer() -> Path:
@@ -138,7 +134,7 @@ def environment_of_the_peer() -> Path:
 
 def peer_version(command: Path) -> str:
     """As it tells it."""
-    return run([str(command), "--version"], timeout_s=60).stdout.split()[-1]
+    return run([str(command), "--version"], timeout_s=60).stdout.split()[-1].strip("()")
 
 
 @contextlib.contextmanager
