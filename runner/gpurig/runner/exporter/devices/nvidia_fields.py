@@ -46,6 +46,11 @@ def _slow(name: str, *ways: Ask) -> Question:
     return Question(name, ways, slow=True)
 
 
+def _clock(name: str, *ways: Ask) -> Question:
+    """Every call costs: the graphics clock is the SMs' on most cards, and nobody steers by the video units'."""
+    return _fast(name, *ways) if name in {"clock sm", "clock memory"} else _slow(name, *ways)
+
+
 def _each(
     make: Callable[..., Question], prefix: str, names: Sequence[str], ask: Callable[[int], Ask]
 ) -> list[Question]:
@@ -107,13 +112,13 @@ SHARED = (
         lambda nvml, device: nvml.nvmlDeviceGetTemperatureV(device, _CHIP),
     ),
     _fast("memory temperature", _field(_MEMORY_TEMPERATURE)),
-    *_each(_fast, "clock", _CLOCKS, lambda kind: lambda nvml, device: nvml.nvmlDeviceGetClockInfo(device, kind)),
+    *_each(_clock, "clock", _CLOCKS, lambda kind: lambda nvml, device: nvml.nvmlDeviceGetClockInfo(device, kind)),
     _fast(
         "reasons",
         lambda nvml, device: nvml.nvmlDeviceGetCurrentClocksEventReasons(device),
         lambda nvml, device: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device),
     ),
-    _fast("state", lambda nvml, device: nvml.nvmlDeviceGetPerformanceState(device)),
+    _slow("state", lambda nvml, device: nvml.nvmlDeviceGetPerformanceState(device)),
     *_each(
         _slow, "limit", _LIMITS, lambda kind: lambda nvml, device: nvml.nvmlDeviceGetTemperatureThreshold(device, kind)
     ),
