@@ -6,6 +6,9 @@ github.com/wookayin/gpustat/issues/76). 20 CI jobs run: containers on a real eng
 them, whose processes the fake NVML reports. gpurig attributes use to them, which nvitop-exporter does not; its watcher
 runs as `gpurig up` runs it, and is measured by itself.
 
+A server that answers with the same bytes each time is scraped in turn with the two: its times are what the machine
+itself takes, busy as it is with other work.
+
 Then 24 hours pass on a fake clock, in one process: what grows?
 
 nvitop-exporter comes from requirements/bench-exporter.lock, into an environment of its own.
@@ -106,6 +109,8 @@ def show(figures: Mapping[str, Any]) -> None:
             for key, (name, pattern) in SHOWN.items()
         ]
     rows += [
+        ["a constant body: scrape p50", f"{figures['floor_scrape_p50_ms']:.1f} ms", "", "the machine's"],
+        ["a constant body: scrape p99", f"{figures['floor_scrape_p99_ms']:.1f} ms", "", "the machine's"],
         ["its watcher: resident", f"{figures['watcher_rss_mb']:.1f} MB", "", ""],
         ["its watcher: of a core", f"{figures['watcher_cpu_pct']:.2f} %", "", ""],
         [f"{figures['day_hours']:g} hours: growth", f"{figures['growth_24h_mb']:.2f} MB", "", "0"],
@@ -310,7 +315,7 @@ def side_by_side(count: int, folder: Path, library: Path, pids: list[int], peer:
     fake = FakeNvml(library, folder / "nvml.txt")
     fake.set(cards(count, pids))
     env = fake.environment()
-    ports = free_port(), free_port()
+    ports = free_port(), free_port(), free_port()
     facts = folder / f"facts-{count}" / "box.json"
     command = [sys.executable, "-I", "-m", "gpurig.runner", "metrics"]
     watching = [*command, "watch", "--output", str(facts), "--root", str(folder)]
@@ -321,13 +326,14 @@ def side_by_side(count: int, folder: Path, library: Path, pids: list[int], peer:
         program("watcher", watching, folder, os.environ) as watcher,
         program("gpurig", ours, folder, env, ports[0]) as gpurig,
         program("nvitop-exporter", theirs, folder, env, ports[1]) as nvitop,
+        program("constant", [sys.executable, "-I", "-c", CONSTANT, str(ports[2])], folder, env, ports[2]) as constant,
     ):
         both = {"": gpurig, "nvitop_": nvitop}
         found: dict[str, Any] = {}
         if not wait_for(lambda: jobs_seen(gpurig) >= JOBS, timeout_s=30):
             sys.exit(f"the exporter sees {jobs_seen(gpurig)} of {JOBS} jobs:\n{gpurig.log.read_text()}")
         before, start = watcher.cpu_s(), time.monotonic()
-        for who, values in scraping(both).items():
+        for who, values in scraping({**both, "floor_": constant}).items():
             found |= {f"{who}{name}": value for name, value in values.items()}
         seconds = CPU_S if count == MAIN else CPU_S / 3
         for who, share in cpu(both, seconds).items():
@@ -347,13 +353,28 @@ def jobs_seen(exporter: Program) -> int:
     )
 
 
-def scraping(both: Mapping[str, Program]) -> dict[str, dict[str, float]]:
-    """Times of scrapes, which the two answer in turn, at moments that fall anywhere between two readings."""
-    times: dict[str, list[float]] = {who: [] for who in both}
-    bodies = dict.fromkeys(both, b"")
-    connections = {who: one.connection() for who, one in both.items()}
+# As long as the answer for 8 GPUs and 20 jobs is when it is compressed; kept alive, and in one write, as gpurig's is.
+CONSTANT = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "6500")
+        self.end_headers()
+        self.wfile.write(b"gpu" + b"." * 6497)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def scraping(programs: Mapping[str, Program]) -> dict[str, dict[str, float]]:
+    """Times of scrapes, which they answer in turn, at moments that fall anywhere between two readings."""
+    times: dict[str, list[float]] = {who: [] for who in programs}
+    bodies = dict.fromkeys(programs, b"")
+    connections = {who: one.connection() for who, one in programs.items()}
     for number in range(SCRAPES + 5):
-        for who, one in both.items():
+        for who, one in programs.items():
             time.sleep(0.037 + 0.011 * (number % 7))
             taken, bodies[who] = one.scrape(connections[who])
             if number >= 5:

@@ -73,6 +73,14 @@ def test_an_exporter_for_other_machines_gets_the_configuration_read_only_and_no_
     assert (mount.source, mount.target, mount.read_only) == (str(plan.paths.metrics_web), METRICS_WEB_DIR, True)
 
 
+def test_dcgm_exporters_names_come_with_the_machines_own_name_and_only_where_wanted() -> None:
+    command = plan_for(HostFacts(), metrics_dcgm_names=True).containers[-1].command
+    assert command[-2] == "--dcgm-names"
+    assert command[-1].startswith("--hostname=")
+    assert len(command[-1]) > len("--hostname=")
+    assert "--dcgm-names" not in plan_for(HostFacts()).containers[-1].command
+
+
 def test_an_exporter_for_this_machine_alone_may_do_without() -> None:
     exporter = plan_for(HostFacts()).containers[-1]
     assert exporter.command[-1] == "--insecure"

@@ -57,8 +57,10 @@ def watcher_spec(engine: EngineFacts, settings: Settings, paths: Paths, image: s
     )
 
 
-def exporter_spec(wirings: Sequence[Wiring], settings: Settings, paths: Paths, image: str) -> ContainerSpec:
-    """What answers the network, and has neither the engine nor a token."""
+def exporter_spec(
+    wirings: Sequence[Wiring], settings: Settings, paths: Paths, image: str, *, hostname: str
+) -> ContainerSpec:
+    """What answers the network, and has neither the engine nor a token; `hostname` is the machine's."""
     address, port = split_listen(settings.metrics_listen)
     command = ["metrics", "serve", "--listen", f"0.0.0.0:{EXPORTER_PORT}", "--box-facts", BOX_FACTS]
     command += ["--state-dir", ACCOUNTS_DIR, "--usage-dir", USAGE_DIR]
@@ -73,6 +75,9 @@ def exporter_spec(wirings: Sequence[Wiring], settings: Settings, paths: Paths, i
     if settings.metrics_insecure or is_loopback(address):
         # Every address of the container is the published one's, and that is this machine's alone, or meant to be open.
         command.append("--insecure")
+    if settings.metrics_dcgm_names:
+        # The container has a name of its own.
+        command += ["--dcgm-names", f"--hostname={hostname}"]
     return ContainerSpec(
         name=f"{settings.name}-exporter",
         role="exporter",

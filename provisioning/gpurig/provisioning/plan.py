@@ -149,7 +149,7 @@ def plan_box(
         if settings.metrics_listen == "off"
         else (
             watcher_spec(engine, settings, paths, images.exporter),
-            exporter_spec([entry.wiring for entry in entries], settings, paths, images.exporter),
+            exporter_spec([entry.wiring for entry in entries], settings, paths, images.exporter, hostname=box.hostname),
         )
     )
     service = None if binary is None else _service(binary, engine, settings, paths)

@@ -133,6 +133,7 @@ class Settings(BaseModel):
         metrics_listen: where the exporter listens, or "off".
         metrics_web_config: TLS and users for the metrics (docs/metrics.md); plain HTTP where None.
         metrics_insecure: other machines may read the metrics without.
+        metrics_dcgm_names: the GPUs' readings under dcgm-exporter's names, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -172,6 +173,7 @@ class Settings(BaseModel):
     metrics_listen: Annotated[str, AfterValidator(_listen)] = METRICS_LISTEN
     metrics_web_config: OptionalFile = None
     metrics_insecure: bool = False
+    metrics_dcgm_names: bool = False
 
     def remembered(self) -> dict[str, Any]:
         """What the next `up` starts from; a default that is not written down may be another one in the next version."""

@@ -59,6 +59,9 @@ _MORE = (
     click.option(
         "--metrics-insecure/--no-metrics-insecure", default=None, help="Let others read the metrics without. [no]"
     ),
+    click.option(
+        "--metrics-dcgm-names/--no-metrics-dcgm-names", default=None, help="Add dcgm-exporter's metric names. [no]"
+    ),
     click.option("--tls-ca-file", type=click.Path(path_type=Path), help="Who signed GitLab's certificate (PEM)."),
     click.option("--http-proxy", envvar=["HTTP_PROXY", "http_proxy"], help="Proxy of the runner and its jobs."),
     click.option("--https-proxy", envvar=["HTTPS_PROXY", "https_proxy"], help="The same for https."),
