@@ -297,6 +297,13 @@ def test_what_cannot_be_answered_is_refused(
     assert wait_for(lambda: health(server)["pending"] == 0, timeout_s=30)
 
 
+def test_answers_do_not_wait_for_acknowledgements(server: Server) -> None:
+    # asyncio sets TCP_NODELAY on connections whose listener names the protocol; a client waits 40 ms without.
+    assert server._http is not None
+    (listener,) = (one for http in server._http.servers for one in http.sockets)
+    assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_embeddings_are_told_to_be_missing(client: Any) -> None:
     with pytest.raises(openai.InternalServerError, match="does not compute embeddings"):
         client.embeddings.create(model="tiny", input="x")
