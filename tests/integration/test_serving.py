@@ -305,7 +305,7 @@ def test_answers_do_not_wait_for_acknowledgements(server: Server) -> None:
 
 
 def test_embeddings_are_told_to_be_missing(client: Any) -> None:
-    with pytest.raises(openai.InternalServerError, match="does not compute embeddings"):
+    with pytest.raises(openai.InternalServerError, match="does not embed"):
         client.embeddings.create(model="tiny", input="x")
 
 

@@ -68,15 +68,26 @@ class Vocabulary:
         raw = text.encode("utf-8", "replace")
         begin = api.llama_vocab_bos(self.llama)
         begins = begin >= 0 and raw.startswith(api.llama_vocab_get_text(self.llama, begin) or b"\0")
-        size = len(raw) + 8
-        buffer = (api.llama_token * size)()
-        count = api.llama_tokenize(self.llama, raw, len(raw), buffer, size, not begins, True)  # noqa: FBT003 - C API
-        if count < 0:
-            raise RequestFault("the prompt cannot be turned into tokens")
-        tokens = list(buffer[:count])
+        tokens = self._tokenized(raw, begin=not begins, special=True)
         if tokens and api.llama_vocab_get_add_eos(self.llama) and tokens[-1] == api.llama_vocab_eos(self.llama):
             tokens.pop()  # an end before the answer would end it
         return tokens
+
+    def plain_tokens(self, text: str) -> list[int]:
+        """The tokens of a text in which nothing is special, with what the model wants before and behind it.
+
+        Raises:
+            RequestFault: llama.cpp cannot tell.
+        """
+        return self._tokenized(text.encode("utf-8", "replace"), begin=True, special=False)
+
+    def _tokenized(self, raw: bytes, *, begin: bool, special: bool) -> list[int]:
+        size = len(raw) + 8
+        buffer = (self._api.llama_token * size)()
+        count = self._api.llama_tokenize(self.llama, raw, len(raw), buffer, size, begin, special)
+        if count < 0:
+            raise RequestFault("the prompt cannot be turned into tokens")
+        return list(buffer[:count])
 
     def continuations(self, text: str, prompt: Sequence[int], choices: Sequence[str], limit: int) -> Continuations:
         """The choices after a prompt.

@@ -54,6 +54,7 @@ _SERVING_OPTIONS = (
         metavar="N",
         help="Answers that are under way at the same time; more are refused with 429.",
     ),
+    click.option("--embeddings", is_flag=True, help="Embed texts (/v1/embeddings) instead of writing them."),
     click.option(
         "--max-body",
         "body_bytes",
@@ -68,7 +69,7 @@ _SERVING_OPTIONS = (
 
 def _serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of both; the command gets them as `serving`, for ServeOptions."""
-    names = ("names", "context", "template", "prompt_tokens", "answer_tokens", "waiting", "body_bytes")
+    names = ("names", "context", "template", "prompt_tokens", "answer_tokens", "waiting", "body_bytes", "embeddings")
 
     @functools.wraps(command)
     def with_serving(**options: Any) -> Any:

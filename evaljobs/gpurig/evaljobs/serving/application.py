@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from gpurig.evaljobs.serving.access import Access
 from gpurig.evaljobs.serving.answering import Envelope, Kind, chat_logprobs, message, text_logprobs, usage
-from gpurig.evaljobs.serving.asking import Asked, ask_chat, ask_completion
+from gpurig.evaljobs.serving.asking import Asked, Limits, ask_chat, ask_completion
 from gpurig.evaljobs.serving.bodies import ChatBody, Common, CompletionBody, EmbeddingBody, parse_body, parse_json
 from gpurig.evaljobs.serving.chat import ChatTemplate
+from gpurig.evaljobs.serving.embedding import EmbeddingWorker
 from gpurig.evaljobs.serving.faults import ApiFault
 from gpurig.evaljobs.serving.service import LiveCall, Service
 from gpurig.evaljobs.serving.streaming import EventStream, events
@@ -54,14 +55,14 @@ class Served:
 class Endpoints:
     """One method an endpoint."""
 
-    def __init__(self, service: Service, served: Served) -> None:
-        """Serve a model."""
-        self._service, self._served = service, served
+    def __init__(self, source: Service | EmbeddingWorker, served: Served, limits: Limits) -> None:
+        """Serve a model: one that writes, or one that embeds."""
+        self._source, self._served, self._limits = source, served, limits
 
     async def health(self, _: Request) -> Response:
         """Whether it can answer; nobody needs a key to ask."""
-        healthy = self._service.healthy
-        body = {"status": "ok" if healthy else "failed", "pending": self._service.pending}
+        healthy = self._source.failure is None
+        body = {"status": "ok" if healthy else "failed", "pending": self._source.pending}
         return _json(body, 200 if healthy else 503)
 
     async def models(self, _: Request) -> Response:
@@ -78,30 +79,35 @@ class Endpoints:
         """/v1/chat/completions."""
         body = parse_body(ChatBody, await self._body(request))
         self._demand_model(body.model)
-        asked = ask_chat(body, self._served.template, self._service.limits)
+        asked = ask_chat(body, self._served.template, self._limits)
         return await self._answer("chat", request, body, asked, logprobs=bool(body.logprobs))
 
     async def completions(self, request: Request) -> Response:
         """/v1/completions."""
         body = parse_body(CompletionBody, await self._body(request))
         self._demand_model(body.model)
-        asked = ask_completion(body, self._service.limits)
+        asked = ask_completion(body, self._limits)
         return await self._answer("text", request, body, asked, logprobs=body.logprobs is not None)
 
     async def embeddings(self, request: Request) -> Response:
-        """/v1/embeddings, which needs a context of another kind."""
+        """/v1/embeddings."""
         body = parse_body(EmbeddingBody, await self._body(request))
         self._demand_model(body.model)
-        raise ApiFault(501, "This server does not compute embeddings.", code="not_implemented")
+        if not isinstance(self._source, EmbeddingWorker):
+            message = "This server writes, and does not embed: gpurig-job serve --embeddings does."
+            raise ApiFault(501, message, code="not_implemented")
+        return _json(await _unless_gone(request, self._source.answer(body)))
 
     async def _answer(self, kind: Kind, request: Request, body: Common, asked: Asked, *, logprobs: bool) -> Response:
-        served, choices = self._served, body.n or 1
+        served, choices, service = self._served, body.n or 1, self._source
+        if not isinstance(service, Service):
+            raise ApiFault(501, "This server embeds, and does not write.", code="not_implemented")
         envelope = Envelope.new(kind, asked.requests[0].id.partition("-")[0], body.model, served.fingerprint)
         if not body.stream:
-            with self._service.call(asked, stream=False) as call:
+            with service.call(asked, stream=False) as call:
                 done = await _unless_gone(request, _all(call))
             return _json(self._whole(envelope, asked, done, choices, logprobs=logprobs))
-        call = self._service.call(asked, stream=True)
+        call = service.call(asked, stream=True)
         try:
             progress = call.progress()
             # A fault of the first token still has a status of its own.
@@ -153,7 +159,7 @@ class Endpoints:
         if kind != "application/json":
             # Web pages can send other kinds to any address without asking it first.
             raise ApiFault(415, "The request's body must be application/json.")
-        limits = self._service.limits
+        limits = self._limits
         try:
             raw = await asyncio.wait_for(_read(request, limits.body_bytes), limits.read_seconds)
         except TimeoutError:
@@ -170,9 +176,9 @@ class Endpoints:
         return {"id": name, "object": "model", "created": self._served.since, "owned_by": "gpurig"}
 
 
-def application(service: Service, served: Served) -> Starlette:
-    """The ASGI application."""
-    ends = Endpoints(service, served)
+def application(source: Service | EmbeddingWorker, served: Served, limits: Limits) -> Starlette:
+    """The ASGI application: of a model that writes, or of one that embeds."""
+    ends = Endpoints(source, served, limits)
 
     def guarded(handler: Handler) -> Handler:
         @functools.wraps(handler)

@@ -24,6 +24,9 @@ from gpurig.evaljobs.serving.asking import Limits
 if TYPE_CHECKING:
     import uvicorn
 
+    from gpurig.evaljobs.serving.embedding import EmbeddingWorker
+    from gpurig.evaljobs.serving.worker import Worker
+
 _STARTED_S = 30.0
 
 
@@ -38,6 +41,7 @@ class ServeOptions:
         context: tokens of prompt and answer together; None: what the model was trained for, at most 4096.
         template: a chat template's file, instead of the model's own.
         body_bytes, waiting, prompt_tokens, answer_tokens: limits; None: what the context holds.
+        embeddings: it embeds texts instead of writing them.
         grace_s: seconds that running answers have to finish in when the server is stopped.
     """
 
@@ -51,6 +55,7 @@ class ServeOptions:
     waiting: int = 256
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
+    embeddings: bool = False
     grace_s: int = 30
 
 
@@ -65,6 +70,7 @@ class Server:
 
     def __init__(self, model: ModelFile, models: ModelOptions, options: ServeOptions) -> None:
         """Prepare; nothing is loaded and nobody listens yet."""
+        from gpurig.evaljobs.serving.embedding import EmbeddingWorker  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.worker import Worker  # noqa: PLC0415 - heavy
 
         self._model, self._options = model, options
@@ -72,7 +78,11 @@ class Server:
         settings = EngineSettings(
             self.context, thread_count(model, models.threads), parallel=models.parallel, exact=models.exact
         )
-        self._worker = Worker(model, settings, prompt_tokens=options.prompt_tokens, on_failure=self._end)
+        self._worker: Worker | EmbeddingWorker
+        if options.embeddings:
+            self._worker = EmbeddingWorker(model, settings, waiting=options.waiting, on_failure=self._end)
+        else:
+            self._worker = Worker(model, settings, prompt_tokens=options.prompt_tokens, on_failure=self._end)
         self._http: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.url, self.parallel = "", 0
@@ -105,6 +115,8 @@ class Server:
         except BaseException:
             listener.close()
             self._end()
+            if self.parallel:
+                self._worker.stop()
             raise
         return self
 
@@ -132,6 +144,7 @@ class Server:
 
         from gpurig.evaljobs.serving.application import Served, application  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.chat import ChatTemplate  # noqa: PLC0415 - heavy
+        from gpurig.evaljobs.serving.embedding import EmbeddingWorker  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.service import Service  # noqa: PLC0415 - heavy
 
         options, gguf = self._options, self._model.gguf
@@ -151,8 +164,10 @@ class Server:
             waiting=options.waiting,
             answer_tokens=options.answer_tokens,
         )
+        worker = self._worker
+        source = worker if isinstance(worker, EmbeddingWorker) else Service(worker, limits)
         config = uvicorn.Config(
-            application(Service(self._worker, limits), served),
+            application(source, served, limits),
             http="h11",
             ws="none",
             loop="asyncio",
@@ -168,8 +183,8 @@ class Server:
 
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol's own number: asyncio sets TCP_NODELAY where it sees that, and without each answer waits 40 ms for
-    # the client's delayed acknowledgement.
+    # With the protocol's own number: asyncio sets TCP_NODELAY where it sees that, and without it an answer waits 40 ms
+    # for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
+from gpurig.common.errors import ApplianceError
 from gpurig.evaljobs.serving.asking import Asked, Limits
 from gpurig.evaljobs.serving.faults import ApiFault
 from gpurig.evaljobs.serving.worker import Call, Progress, Worker
@@ -26,9 +27,9 @@ class Service:
         self.pending = 0
 
     @property
-    def healthy(self) -> bool:
-        """The engine can answer."""
-        return self._worker.failure is None
+    def failure(self) -> ApplianceError | None:
+        """Why the engine cannot answer any more; None while it can."""
+        return self._worker.failure
 
     def call(self, asked: Asked, *, stream: bool) -> LiveCall:
         """Begin to answer.
