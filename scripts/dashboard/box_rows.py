@@ -29,6 +29,7 @@ BOX = Row(
                 Column("B", "Memory promised", "bytes"),
                 Column("C", "Token ends", "dateTimeFromNow"),
             ),
+            sort_by="Box",
         ),
         Panel(
             "Runner entries of each box",
@@ -140,6 +141,7 @@ EXPORTER = Row(
                 Column("version", "gpurig"),
                 Column("python", "Python"),
             ),
+            sort_by="Box",
         ),
         Panel(
             "Drivers",
@@ -154,6 +156,7 @@ EXPORTER = Row(
                 Column("library", "Library"),
                 Column("cuda", "CUDA"),
             ),
+            sort_by="Box",
         ),
     ),
 )

@@ -85,6 +85,7 @@ FLEET = Row(
                 Column("G", "Power", "watt"),
                 Column("uuid", "UUID"),
             ),
+            sort_by="GPU",
         ),
         Panel(
             "State of the GPUs",

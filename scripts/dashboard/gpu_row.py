@@ -177,6 +177,7 @@ GPU = Row(
                 Column("cause", "Cause"),
                 Column("A", "Pages or rows", "short"),
             ),
+            sort_by="-Pages or rows",
         ),
         Panel(
             "Memory that waits for a reset to be taken out of use",
@@ -198,6 +199,7 @@ GPU = Row(
                 Column("A", "Last seen", "dateTimeFromNow"),
                 Column("B", "Count", "short"),
             ),
+            sort_by="-Last seen",
             text="What the numbers mean: docs/alerts.md.",
             none="none",
         ),

@@ -54,6 +54,7 @@ JOBS = Row(
                 Column("runner", "Runner"),
                 Column("instance", "Box"),
             ),
+            sort_by="-Start",
             text="The peak is that of the fullest GPU; time and energy are sums over all. A running job has no end.",
         ),
         Panel(
@@ -131,6 +132,7 @@ PROJECTS = Row(
                 Column("F", "GPU time since ever", "s"),
                 Column("G", "Energy since ever", "joule"),
             ),
+            sort_by="-GPU time",
             text="In the page's time, and since the exporters began to count.",
         ),
         Panel(

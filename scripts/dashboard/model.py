@@ -65,6 +65,7 @@ class Panel:
         text: what helps to read it.
         minimum, maximum: ends of the axis; by the data where None.
         columns: of a table, in their order.
+        sort_by: the title of the column that a table is sorted by, with "-" before it for the highest first.
         states: for values that are one of a few.
         bad_at: from where a value is shown in red.
         stacked: series upon each other.
@@ -82,6 +83,7 @@ class Panel:
     minimum: float | None = None
     maximum: float | None = None
     columns: tuple[Column, ...] = ()
+    sort_by: str = ""
     states: tuple[State, ...] = ()
     bad_at: float | None = None
     stacked: bool = False

@@ -113,11 +113,18 @@ def _panel(panel: Panel) -> Json:
         "datasource": _SOURCE,
         "targets": [_target(panel, query, name) for query, name in zip(panel.queries, _names(panel), strict=True)],
         "fieldConfig": {"defaults": _defaults(panel), "overrides": _overrides(panel)},
-        "options": _OPTIONS[panel.kind],
+        "options": _options(panel),
     }
     if panel.kind == "table":
         rendered["transformations"] = _transformations(panel)
     return rendered
+
+
+def _options(panel: Panel) -> Json:
+    options = _OPTIONS[panel.kind]
+    if not panel.sort_by:
+        return options
+    return {**options, "sortBy": [{"displayName": panel.sort_by.lstrip("-"), "desc": panel.sort_by.startswith("-")}]}
 
 
 def _names(panel: Panel) -> str:

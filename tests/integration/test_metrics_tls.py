@@ -32,7 +32,7 @@ from gpurig.runner.exporter.web.web_config import load_web_config
 from gpurig.runner.metrics_files import web_files
 from standins import wired_box
 from standins.gitlab import certificates
-from standins.metrics_server import PASSWORD, USER, serving_demo, write_web_config
+from standins.metrics_server import PASSWORD, USER, serving_metrics, write_web_config
 from standins.prometheus import free_port, running_prometheus
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _basic(password: str | None, name: str = USER) -> dict[str, str]:
 def _served(folder: Path, extra: str = "", *, address: str = "0.0.0.0") -> Iterator[Served]:  # noqa: S104 - TLS and users
     web_config = write_web_config(folder, extra)
     log = folder / "exporter.log"
-    with serving_demo(log, "--web-config", str(web_config), address=address) as port:
+    with serving_metrics(log, "--backend", "demo", "--web-config", str(web_config), address=address) as port:
         yield Served(folder, port, log)
 
 

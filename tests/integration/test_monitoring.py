@@ -13,7 +13,8 @@ import pytest
 import yaml
 from gpurig.common.waiting import wait_for
 from standins.deploy import PROMETHEUS, REPOSITORY, load_rules
-from standins.metrics_server import PASSWORD, serving_demo, write_web_config
+from standins.metrics_server import PASSWORD, serving_metrics, write_web_config
+from standins.nvml import FakeNvml
 from standins.prometheus import Prometheus, free_port, labels, running_prometheus
 from standins.promql import without_variables
 
@@ -52,7 +53,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     """Scrapes the demo as deploy/prometheus/prometheus.yml scrapes a box, and has some seconds of it."""
     folder = tmp_path_factory.mktemp("monitoring")
     own = free_port()
-    with serving_demo(folder / "exporter.log") as port:
+    with serving_metrics(folder / "exporter.log", "--backend", "demo") as port:
         config = _tried(folder / "prometheus", "prometheus.yml", {9476: port, 9090: own})
         with running_prometheus(config, storage=folder / "storage", port=own) as server:
             enough = 'count_over_time(up{job="gpurig"}[1m]) >= 5 and on (job) up{job="gpurig"} == 1'
@@ -121,7 +122,8 @@ def test_a_fleet_is_scraped_with_tls_and_a_password_and_boxes_come_by_a_file(tmp
     web, own = tmp_path / "web", free_port()
     web.mkdir()
     web_config = write_web_config(web)
-    with serving_demo(tmp_path / "log", "--web-config", str(web_config), address="0.0.0.0") as port:  # noqa: S104
+    options = ("--backend", "demo", "--web-config", str(web_config))
+    with serving_metrics(tmp_path / "log", *options, address="0.0.0.0") as port:  # noqa: S104 - TLS and a user
         config = _tried(tmp_path / "prometheus", "prometheus-fleet.yml", {9090: own})
         secrets = config.parent / "secrets"
         secrets.mkdir()
@@ -141,3 +143,45 @@ def test_a_fleet_is_scraped_with_tls_and_a_password_and_boxes_come_by_a_file(tmp
             # What is known of the box goes into what the rules record, and so into alerts.
             assert wait_for(lambda: server.query('instance:gpurig_gpu_up:count{site="cellar"} == 2'), timeout_s=LIMIT_S)
     assert PASSWORD not in server.log.read_text()
+
+
+CARD = {
+    "uuid": "GPU-aaaaaaaa-0000-4000-8000-000000000000",
+    "name": "NVIDIA GeForce RTX 4090",
+    "pci": "00000000:01:00.0",
+    "compute": "8.9",
+    "memory_total": 24564 * 1024**2,
+}
+HOST = {"driver": "580.95.05", "nvml": "13.580.95.05", "cuda": 13000}
+
+
+def test_a_card_that_falls_off_the_bus_becomes_an_alert_with_the_drivers_reason(
+    fake_nvml: FakeNvml, tmp_path: Path
+) -> None:
+    fake_nvml.set({**HOST, "gpu": [CARD]})
+    own = free_port()
+    with serving_metrics(tmp_path / "log", "--period", "0.2", env=fake_nvml.environment()) as port:
+        config = _tried(tmp_path / "prometheus", "prometheus.yml", {9476: port, 9090: own})
+        with running_prometheus(config, storage=tmp_path / "storage", port=own) as server:
+
+            def said() -> list[str]:
+                alerts = server.get("/api/v1/alerts")["alerts"]
+                return [
+                    one["annotations"]["description"] for one in alerts if one["labels"]["alertname"] == "GpurigGpuDown"
+                ]
+
+            def as_wanted() -> bool:
+                reasons = [labels(one)["reason"] for one in server.query("gpurig_gpu_down_info")]
+                return (
+                    said()
+                    == [
+                        f"{CARD['uuid']} was there and does not answer: {reason}. Jobs that use it fail."
+                        for reason in reasons
+                    ]
+                    != []
+                )
+
+            assert wait_for(lambda: server.query("gpurig_gpu_up == 1"), timeout_s=LIMIT_S)
+            assert said() == []
+            fake_nvml.set({**HOST, "gpu": [{**CARD, "error": "* GPU_IS_LOST"}]})
+            assert wait_for(as_wanted, timeout_s=LIMIT_S), said()

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess  # noqa: TID251 - a server that runs beside the test, and is signalled
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,19 +35,21 @@ def write_web_config(folder: Path, extra: str = "") -> Path:
 
 
 @contextmanager
-def serving_demo(log: Path, *arguments: str, address: str = "127.0.0.1") -> Iterator[int]:
-    """The exporter with GPUs that do not exist, on a free port, which it yields; it must end cleanly.
+def serving_metrics(
+    log: Path, *arguments: str, address: str = "127.0.0.1", env: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """The exporter on a free port, which it yields; it must end cleanly.
 
     Args:
         log: a file for its standard error.
         arguments: options of `gpurig metrics serve`.
         address: where it listens.
+        env: its whole environment; the test's where None.
     """
     port = free_port()
-    command = [sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--backend", "demo"]
-    command += ["--listen", f"{address}:{port}", *arguments]
+    command = [sys.executable, "-m", "gpurig.runner", "metrics", "serve", "--listen", f"{address}:{port}", *arguments]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stderr=out)
+        process = subprocess.Popen(command, stderr=out, env=None if env is None else dict(env))
     try:
         assert wait_for(lambda: "serving" in log.read_text() or process.poll() is not None, timeout_s=30)
         assert process.poll() is None, log.read_text()

@@ -58,6 +58,7 @@ def test_a_panel_names_its_series_and_columns_by_labels_that_they_have(panel):
     if panel.kind == "table":
         # A label that is no column would be an unnamed one.
         assert frozenset().union(*labels) <= {column.field for column in panel.columns}
+        assert panel.sort_by.lstrip("-") in {column.title for column in panel.columns}
         # Rows are put together by the labels that all queries have: each of them tells its rows apart by these.
         shared = frozenset.intersection(*labels)
         assert sum(mine == shared for mine in labels) >= len(labels) - 2
@@ -203,6 +204,7 @@ def test_a_table_shows_its_columns_in_order_and_no_other_value():
         (Query("gpurig_gpu_info"), Query("gpurig_gpu_up"), Query("gpurig_gpu_power_watts")),
         kind="table",
         columns=(Column("name", "Name"), Column("C", "Power", "watt"), Column("B", "State")),
+        sort_by="-Power",
     )
     model = render(Dashboard("u", "d", "", (), (Row("r", (panel,)),)))["panels"][1]
     organize = model["transformations"][-1]["options"]
@@ -210,6 +212,7 @@ def test_a_table_shows_its_columns_in_order_and_no_other_value():
     assert organize["indexByName"] == {"name": 0, "Value #C": 1, "Value #B": 2}
     assert set(organize["excludeByName"]) == {"Time", "Value #A"}
     assert [one["matcher"]["options"] for one in model["fieldConfig"]["overrides"]] == ["Power"]
+    assert model["options"]["sortBy"] == [{"displayName": "Power", "desc": True}]
     assert all(one["instant"] and one["format"] == "table" for one in model["targets"])
 
 
