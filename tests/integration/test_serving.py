@@ -27,6 +27,10 @@ pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 openai = pytest.importorskip("openai", reason="the dev extra is not installed")
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+DEEP = b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"a":%s%s}}' % (
+    b"[" * 900,
+    b"]" * 900,
+)
 GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0}
 
 
@@ -276,7 +280,8 @@ def test_the_models_are_listed(client: Any) -> None:
         ({"extra_body": {"grammar": 'root ::= root "x"'}}, "BadRequestError", "grammar"),
         ({"extra_body": {"grammar": 'root ::= "\x1b"'}}, "BadRequestError", "printable"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "BadRequestError", "messages"),
-        ({"n": 65}, "RateLimitError", ""),
+        ({"n": 65}, "BadRequestError", "65 answers are asked for"),
+        ({"n": 50}, "RateLimitError", ""),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -284,7 +289,6 @@ def test_what_cannot_be_answered_is_refused(
     client: Any, server: Server, asked: dict[str, Any], error: str, match: str, *, stream: bool
 ) -> None:
     if error == "RateLimitError":
-        # One that is alone is served, however many choices it has.
         with client.chat.completions.create(**GREEDY, messages=HELLO, max_tokens=300, n=20, stream=True) as held:
             next(iter(held))
             with pytest.raises(openai.RateLimitError) as refused:
@@ -342,6 +346,7 @@ def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "url", "headers", "status"),
     [
+        (DEEP, "/v1/chat/completions", {}, 400),
         (b"[" * 90_000, "/v1/chat/completions", {}, 400),
         (b"\xff", "/v1/completions", {}, 400),
         (b'{"model":"tiny","prompt":"x","temperature":NaN}', "/v1/completions", {}, 400),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from gpurig.common.errors import PrerequisiteError
-from gpurig.common.process import stream
+from gpurig.common.process import attend, stream
 from gpurig.common.waiting import wait_for
 
 ECHO = "import sys; [print(line.strip()) for line in sys.stdin]; print('bad', file=sys.stderr); sys.exit(7)"
@@ -62,3 +63,20 @@ def test_an_error_of_the_reader_is_not_the_programs():
 
     with pytest.raises(OSError, match="No space"):
         stream([sys.executable, "-c", "print(1)"], on_line=full)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ('exit "$CODE"', 5)])
+def test_an_attended_programs_end_is_told_as_a_shell_tells_it(script: str, code: int):
+    assert attend(["sh", "-c", script], env={**os.environ, "CODE": "5"}, needed=lambda: True) == code
+
+
+def test_an_attended_program_that_is_needed_no_longer_is_ended():
+    looks = iter([True])
+    assert attend(["sleep", "99"], env=os.environ, needed=lambda: next(looks, False)) == 128 + signal.SIGTERM
+
+
+def test_signals_have_their_former_handlers_after_an_attended_program():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(PrerequisiteError, match="not installed"):
+        attend(["no-such-program"], env=os.environ, needed=lambda: True)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before

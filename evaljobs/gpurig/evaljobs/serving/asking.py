@@ -14,8 +14,6 @@ from gpurig.evaljobs.serving.faults import ApiFault
 from gpurig.evaljobs.serving.schema_grammar import SchemaFault, schema_grammar
 from gpurig.evaljobs.serving.tool_calls import calls_grammar
 
-_MOST_PROMPTS = 2048
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -89,8 +87,8 @@ def ask_completion(body: CompletionBody, limits: Limits) -> Asked:
     if len(texts) < len(prompts):
         message = "prompt must be text or a list of texts: numbers of tokens are not supported."
         raise ApiFault(400, message, param="prompt", code="unsupported_value")
-    if not 1 <= len(texts) <= _MOST_PROMPTS:
-        raise ApiFault(400, f"prompt must hold 1 to {_MOST_PROMPTS} texts.", param="prompt", code="invalid_value")
+    if not texts:
+        raise ApiFault(400, "prompt must hold at least one text.", param="prompt", code="invalid_value")
     made = _Maker(body, limits, body.max_tokens if body.max_tokens is not None else 16, body.logprobs, body.grammar)
     requests = made.requests(texts)
     echo = tuple(request.prompt for request in requests) if body.echo else ()
@@ -108,7 +106,7 @@ class _Maker:
             message = f"max_tokens is too large: {most}. This server writes at most {largest} tokens an answer."
             raise ApiFault(400, message, param="max_tokens", code="invalid_value")
         _demand_printable(grammar or "")
-        self._choices = body.n or 1
+        self._choices, self._waiting = body.n or 1, limits.waiting
         # Without a seed every request has another one, as with OpenAI; with one, each choice does.
         self._seed = secrets.randbits(32) if body.seed is None else body.seed
         self.stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -130,6 +128,14 @@ class _Maker:
         )
 
     def requests(self, prompts: Sequence[str]) -> tuple[Request, ...]:
+        """Every prompt as often as choices are wanted.
+
+        Raises:
+            ApiFault: more than may wait.
+        """
+        if len(prompts) * self._choices > self._waiting:
+            message = f"{len(prompts) * self._choices} answers are asked for; this server lets {self._waiting} wait."
+            raise ApiFault(400, message, param="n", code="invalid_value")
         call = secrets.token_hex(12)
         first = Request(call, "", self._sampling, stop=self.stop, grammar=self._grammar, shaping=self._shaping)
         return tuple(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gpurig.evaljobs.serving.faults import ApiFault
 
 _MOST_STOPS, _MOST_CHOICES, MOST_ALTERNATIVES = 16, 128, 20
+_DEEPEST = 100
 
 Stop = Annotated[str, Field(min_length=1)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
@@ -188,11 +189,32 @@ def parse_json(raw: bytes) -> Any:
         ApiFault: it is no JSON: no UTF-8, NaN, too deep.
     """
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_no_number)
+        data = json.loads(raw.decode("utf-8"), parse_constant=_no_number)
     except RecursionError:
-        raise ApiFault(400, "The JSON of the request's body is nested too deep.") from None
+        raise _too_deep() from None
     except ValueError as error:
         raise ApiFault(400, f"We could not parse the JSON body of your request: {error}") from None
+    _demand_shallow(data)
+    return data
+
+
+def _demand_shallow(data: Any) -> None:
+    """What goes through the data later does so by recursion: templates, schemas."""
+    level = [data]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> ApiFault:
+    return ApiFault(400, f"The JSON of the request's body is nested deeper than {_DEEPEST} levels.")
 
 
 def _no_number(text: str) -> NoReturn:
@@ -211,8 +233,6 @@ def parse_body(kind: type[B], data: Any) -> B:
         return kind.model_validate(data)
     except ValidationError as error:
         raise _told(error) from None
-    except RecursionError:
-        raise ApiFault(400, "The JSON of the request's body is nested too deep.") from None
 
 
 def _told(error: ValidationError) -> ApiFault:

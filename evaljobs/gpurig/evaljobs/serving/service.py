@@ -37,7 +37,7 @@ class Service:
         Raises:
             ApiFault: too many wait already.
         """
-        if self.pending and self.pending + len(asked.requests) > self.limits.waiting:
+        if self.pending + len(asked.requests) > self.limits.waiting:
             message = f"{self.pending} requests wait already, and this server lets {self.limits.waiting} wait."
             raise ApiFault(429, message, code="rate_limit_exceeded", headers={"Retry-After": "1"})
         call = Call(asked.requests, stream, asyncio.get_running_loop(), asyncio.Queue())
