@@ -84,3 +84,12 @@ def test_what_has_no_vector_is_refused(client: Any, asked: dict[str, Any], match
 def test_such_a_server_does_not_write(client: Any) -> None:
     with pytest.raises(openai.InternalServerError, match="does not write"):
         client.completions.create(model="tiny", prompt="x")
+
+
+def test_a_text_beyond_the_models_positions_is_refused_whatever_the_context(path: Path) -> None:
+    with serving(path, embeddings=True, context=256) as server:
+        client = openai.OpenAI(base_url=server.url, api_key=KEY, max_retries=0, timeout=60)
+        with client:
+            with pytest.raises(openai.BadRequestError, match="at most 64"):
+                client.embeddings.create(model="tiny", input="a " * 100)
+            assert vectors(client, TEXTS)

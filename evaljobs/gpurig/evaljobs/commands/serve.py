@@ -185,6 +185,11 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
     from gpurig.evaljobs.models import open_model  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.serving.server import ServeOptions, Server  # noqa: PLC0415 - heavy
 
+    if options["embeddings"] and (options["prompt_tokens"] or options["answer_tokens"]):
+        raise InputError(
+            "--max-prompt-tokens and --max-tokens are for a server that writes",
+            hint="--context bounds an embedded text",
+        )
     file: ModelFile = open_model(model, search=models.search(), suite_folder=Path())
     names = tuple(dict.fromkeys((*options["names"], model)))
     return Server(file, models, ServeOptions(**{**options, "names": names}))

@@ -50,7 +50,9 @@ class Embedder:
         import llama_cpp as api  # noqa: PLC0415 - loads shared libraries
 
         demand_loadable(model.path, settings.context)
-        self._api, self._limit = api, settings.context
+        # An encoder has no positions beyond those of its training, and llama.cpp ends the process there.
+        trained = model.gguf.of_architecture("context_length")
+        self._api, self._limit = api, min(settings.context, trained if isinstance(trained, int) else settings.context)
         self._errors = last_errors(api)
         self._errors.clear()
         api.llama_backend_init()
@@ -91,7 +93,7 @@ class Embedder:
         if not text or not tokens:
             raise RequestFault("a text is empty")
         if len(tokens) > self._limit:
-            raise PromptTooLong(f"a text has {len(tokens)} tokens, and the context holds {self._limit}")
+            raise PromptTooLong(f"a text has {len(tokens)} tokens, and at most {self._limit} are computed")
         return tokens
 
     def _groups(self, texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable, Coroutine
@@ -104,7 +105,7 @@ class Endpoints:
             raise ApiFault(501, "This server embeds, and does not write.", code="not_implemented")
         envelope = Envelope.new(kind, asked.requests[0].id.partition("-")[0], body.model, served.fingerprint)
         if not body.stream:
-            with service.call(asked, stream=False) as call:
+            with contextlib.closing(service.call(asked, stream=False)) as call:
                 done = await _unless_gone(request, _all(call))
             return _json(self._whole(envelope, asked, done, choices, logprobs=logprobs))
         call = service.call(asked, stream=True)

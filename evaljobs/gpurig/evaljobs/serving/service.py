@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 
 from gpurig.common.errors import ApplianceError
 from gpurig.evaljobs.serving.asking import Asked, Limits
@@ -50,21 +48,13 @@ class Service:
 
 
 class LiveCall:
-    """One call's answers as they come; leaving it forgets those that are not finished."""
+    """One call's answers as they come; closing it forgets those that are not finished."""
 
     def __init__(self, service: Service, call: Call) -> None:
         """Count it; `close` takes it back."""
         self._service, self._call = service, call
         self._open = {number: request.id for number, request in enumerate(call.requests)}
         service.pending += len(self._open)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Forget what is not finished; a second call does nothing."""
