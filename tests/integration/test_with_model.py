@@ -70,6 +70,8 @@ def test_a_command_finds_the_server_and_its_exit_code_is_passed_on(path: Path) -
         (["{path}", "--", "no-such-command"], 4, "no-such-command is not installed"),
         (["{path}", "--", "sh", "-c", "kill -9 $$"], 137, ""),
         (["{path}"], 2, "Missing argument"),
+        (["{path}", "--chat-template", "{path}", "--", "true"], 2, "is not UTF-8 text"),
+        (["{path}", "--embeddings", "--max-tokens", "3", "--", "true"], 2, "for a server that writes"),
     ],
 )
 def test_exit_codes_say_whose_turn_it_is(path: Path, words: list[str], code: int, said: str) -> None:
@@ -164,3 +166,10 @@ def test_an_open_address_without_a_key_is_refused(path: Path) -> None:
     done = run([*JOB, "serve", str(path), "--host", everywhere], timeout_s=60)
     assert done.code == 2
     assert "hint: give --api-key-file" in done.stderr
+
+
+def test_a_chat_template_that_is_none_is_refused_before_the_model_is_loaded(path: Path, tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for message in messages %}\n{{ message.content }")
+    done = with_model(str(path), "--chat-template", str(template), "--", "true")
+    assert (done.code, done.stderr.splitlines()[0].endswith(": line 2 of the template: unexpected '}'")) == (2, True)

@@ -56,6 +56,20 @@ def _raise(message: object) -> None:
     raise TemplateFault(str(message))
 
 
+def check_syntax(text: str) -> None:
+    """Refuse a template that does not parse.
+
+    Raises:
+        TemplateFault: what is wrong, with the template's line.
+    """
+    from jinja2 import TemplateSyntaxError  # noqa: PLC0415
+
+    try:
+        _environment().from_string(text)
+    except TemplateSyntaxError as error:
+        raise TemplateFault(f"line {error.lineno} of the template: {error.message}") from error
+
+
 def check_template(text: str, known: tuple[str, ...]) -> None:
     """Refuse a template that does not parse, or that names a variable which nobody sets.
 
@@ -64,13 +78,10 @@ def check_template(text: str, known: tuple[str, ...]) -> None:
     """
     import difflib  # noqa: PLC0415
 
-    from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415
+    from jinja2 import meta  # noqa: PLC0415
 
-    try:
-        names = meta.find_undeclared_variables(_environment().parse(text))
-        _environment().from_string(text)
-    except TemplateSyntaxError as error:
-        raise TemplateFault(f"line {error.lineno} of the template: {error.message}") from error
+    check_syntax(text)
+    names = meta.find_undeclared_variables(_environment().parse(text))
     unknown = sorted(names - set(known) - set(_environment().globals))
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)

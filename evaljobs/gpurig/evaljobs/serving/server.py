@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gpurig.common.errors import ApplianceError, PrerequisiteError
+from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.common.files import read_text
 from gpurig.common.waiting import wait_for
 from gpurig.evaljobs.engine import EngineSettings, context_size, thread_count
@@ -20,6 +20,7 @@ from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.options import ModelOptions
 from gpurig.evaljobs.serving.access import Access, is_loopback
 from gpurig.evaljobs.serving.asking import Limits
+from gpurig.evaljobs.template import TemplateFault, check_syntax
 
 if TYPE_CHECKING:
     import uvicorn
@@ -69,12 +70,18 @@ class Server:
     """
 
     def __init__(self, model: ModelFile, models: ModelOptions, options: ServeOptions) -> None:
-        """Prepare; nothing is loaded and nobody listens yet."""
+        """Prepare; nothing is loaded and nobody listens yet.
+
+        Raises:
+            InputError: the chat template's file is missing or wrong.
+        """
+        from gpurig.evaljobs.serving.chat import ChatTemplate  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.embedding import EmbeddingWorker  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.worker import Worker  # noqa: PLC0415 - heavy
 
         self._model, self._options = model, options
         self.context = context_size(model, options.context)
+        self._template = ChatTemplate(model.gguf, _template(options.template) if options.template else "")
         settings = EngineSettings(
             self.context, thread_count(model, models.threads), parallel=models.parallel, exact=models.exact
         )
@@ -143,7 +150,6 @@ class Server:
         import uvicorn  # noqa: PLC0415 - heavy
 
         from gpurig.evaljobs.serving.application import Served, application  # noqa: PLC0415 - heavy
-        from gpurig.evaljobs.serving.chat import ChatTemplate  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.embedding import EmbeddingWorker  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.service import Service  # noqa: PLC0415 - heavy
 
@@ -154,7 +160,7 @@ class Server:
             names=options.names,
             fingerprint=_fingerprint(self._model),
             since=int(time.time()),
-            template=ChatTemplate(gguf, read_text(options.template) if options.template else ""),
+            template=self._template,
             access=Access(options.keys, loopback=is_loopback(host)),
         )
         limits = Limits(
@@ -195,6 +201,15 @@ def _bound(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port}: {error.strerror}", hint="--port 0 takes any free port"
         ) from error
     return listener
+
+
+def _template(path: Path) -> str:
+    text = read_text(path)
+    try:
+        check_syntax(text)
+    except TemplateFault as fault:
+        raise InputError(f"{path}: {fault}", hint="correct the template") from None
+    return text
 
 
 def _fingerprint(model: ModelFile) -> str:
