@@ -90,7 +90,7 @@ def make_readings(options: ExporterOptions, *, say: Callable[[str], None]) -> Re
         inventory = Sampler("detect", Inventory(detect).read, period_s=_DETECT_PERIOD_S, say=say)
     accounting = _accounting(options, box, inventory, say)
     nvml = NvmlSession()
-    nvidia, amd = NvidiaSource(nvml), AmdSource()
+    nvidia, amd = NvidiaSource(nvml), AmdSource(say=say)
     xids = XidWatch(nvml, lambda: _known_gpus(inventory), say=say)
     reads: dict[str, Callable[[Known], Mapping[str, Figures]]] = {
         "nvidia": lambda known: nvidia.read(known.require("cuda")),
