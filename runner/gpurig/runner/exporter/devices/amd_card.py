@@ -134,10 +134,10 @@ class AmdCard:
 
     def _memory_used(self) -> int | None:
         # These two are the driver's own accounts: they can be read of a card that sleeps, and do not wake it.
-        used = self._memory.number("mem_info_vram_used")
+        used = self._memory.amount("mem_info_vram_used")
         if self._unified:
             # What a job allocates on an APU lies in GTT; the carve-out is the smaller part.
-            gtt = self._memory.number("mem_info_gtt_used")
+            gtt = self._memory.amount("mem_info_gtt_used")
             return None if used is None and gtt is None else (used or 0) + (gtt or 0)
         return used
 
@@ -165,8 +165,8 @@ class AmdCard:
             "memory_temperature_celsius": _first(_scaled(hwmon.number("temp3_input"), 1e-3), _top(table, "memory")),
             # Newer cards have the momentary value alone.
             "power_watts": _first(
-                _scaled(hwmon.number("power1_average"), 1e-6),
-                _scaled(hwmon.number("power1_input"), 1e-6),
+                _scaled(hwmon.amount("power1_average"), 1e-6),
+                _scaled(hwmon.amount("power1_input"), 1e-6),
                 _top(table, "power"),
             ),
             "energy_joules": self._energy(table),
@@ -176,29 +176,29 @@ class AmdCard:
         }
 
     def _energy(self, table: Values) -> float | None:
-        documented = "replays" in table or self._arch == _ENERGY_ARCH
+        name = "undocumented_energy" if self._arch == _ENERGY_ARCH else "energy"
         # The second die of an MI250 says 0: the first counts for both.
-        return _scaled(_top(table, "energy") or None, JOULES) if documented else None
+        return _scaled(_top(table, name) or None, JOULES)
 
     def _fan(self, hwmon: Folder, table: Values) -> float | None:
-        turns: int | None = _first(hwmon.number("fan1_input"), _top(table, "fan_rpm"))
-        if turns is not None and turns >= 0 and self._fan_max:
+        turns: int | None = _first(hwmon.amount("fan1_input"), _top(table, "fan_rpm"))
+        if turns is not None and self._fan_max:
             return min(turns / self._fan_max, 1.0)
-        step = hwmon.number("pwm1")
-        return step / 255 if step is not None and 0 <= step <= 255 else None
+        step = hwmon.amount("pwm1")
+        return step / 255 if step is not None and step <= 255 else None
 
     def _read_slow(self, device: Folder, hwmon: Folder) -> dict[str, Any]:
-        self._fan_max = hwmon.number("fan1_max")
+        self._fan_max = hwmon.amount("fan1_max")
         errors, repair = _ras(device)
         highest = {name: dpm_clocks(device.text(f"pp_dpm_{file}"))[1] for name, file in _DPM_FILES.items()}
         return {
             "temperature_limits_celsius": _limits(hwmon),
-            "power_limit_watts": _scaled(hwmon.number("power1_cap"), 1e-6),
+            "power_limit_watts": _scaled(hwmon.amount("power1_cap"), 1e-6),
             "max_clocks_hertz": {name: value for name, value in highest.items() if value is not None},
             "ecc_errors": errors,
             "retired_pages": {} if repair is None else {"bad": float(repair[0])},
             "memory_repair_pending": None if repair is None else repair[1] > 0,
-            "pcie_replays": device.number("pcie_replay_count"),
+            "pcie_replays": device.amount("pcie_replay_count"),
             # An APU is in no slot.
             **({} if self._unified else _link(self._folder)),
         }
@@ -222,7 +222,7 @@ _DPM_FILES = {"graphics": "sclk", "memory": "mclk", "video": "vclk"}
 
 
 def _clocks(device: Folder, hwmon: Folder, table: Values) -> dict[str, float]:
-    sensors = {"graphics": hwmon.number("freq1_input"), "memory": hwmon.number("freq2_input"), "video": None}
+    sensors = {"graphics": hwmon.amount("freq1_input"), "memory": hwmon.amount("freq2_input"), "video": None}
     found = {}
     for name, file in _DPM_FILES.items():
         value = _first(

@@ -68,6 +68,15 @@ def read_number(path: str) -> int | None:
     return to_number(read_text(path))
 
 
+def read_amount(path: str) -> int | None:
+    """The same of what cannot be below 0."""
+    return _amount(read_number(path))
+
+
+def _amount(number: int | None) -> int | None:
+    return number if number is not None and number >= 0 else None
+
+
 class SlowDriver(Exception):  # noqa: N818 - a state of the card; `SourceError` is the error
     """A file took too long to read.
 
@@ -128,6 +137,10 @@ class Folder:
     def number(self, name: str) -> int | None:
         """The number that a file holds; None where there is none."""
         return to_number(self.text(name))
+
+    def amount(self, name: str) -> int | None:
+        """The same of what cannot be below 0."""
+        return _amount(self.number(name))
 
     def names(self, name: str = "") -> list[str]:
         """What lies in the folder or one below it, sorted; nothing where it cannot be listed."""

@@ -25,25 +25,25 @@ _V1_0: _Layout = MappingProxyType({
 })  # fmt: skip
 _V1_1: _Layout = MappingProxyType({
     "edge": (4, "H"), "hotspot": (6, "H"), "memory": (8, "H"), "gfx_busy": (16, "H"), "memory_busy": (18, "H"),
-    "power": (22, "H"), "energy": (24, "Q"), "graphics_mhz": (54, "H"), "memory_mhz": (58, "H"), "video_mhz": (60, "H"),
-    "fan_rpm": (72, "H"),
+    "power": (22, "H"), "undocumented_energy": (24, "Q"), "graphics_mhz": (54, "H"), "memory_mhz": (58, "H"),
+    "video_mhz": (60, "H"), "fan_rpm": (72, "H"),
 })  # fmt: skip
 _V1_3: _Layout = MappingProxyType({**_V1_1, "throttle": (112, "Q")})
 _V1_4: _Layout = MappingProxyType({
     "hotspot": (4, "H"), "memory": (6, "H"), "power": (10, "H"), "gfx_busy": (12, "H"), "memory_busy": (14, "H"),
-    "energy": (24, "Q"), "replays": (88, "Q"), "graphics_mhz": (240, "8H"), "video_mhz": (264, "4H"),
+    "energy": (24, "Q"), "graphics_mhz": (240, "8H"), "video_mhz": (264, "4H"),
     "memory_mhz": (280, "H"),
 })  # fmt: skip
 _V1_5: _Layout = MappingProxyType({
-    **_V1_4, "energy": (88, "Q"), "replays": (152, "Q"), "graphics_mhz": (312, "8H"), "video_mhz": (336, "4H"),
+    **_V1_4, "energy": (88, "Q"), "graphics_mhz": (312, "8H"), "video_mhz": (336, "4H"),
     "memory_mhz": (352, "H"),
 })  # fmt: skip
 _V1_6: _Layout = MappingProxyType({
-    **_V1_4, "energy": (16, "Q"), "residencies": (36, "5I"), "replays": (104, "Q"), "graphics_mhz": (264, "8H"),
+    **_V1_4, "energy": (16, "Q"), "residencies": (36, "5I"), "graphics_mhz": (264, "8H"),
     "video_mhz": (288, "4H"), "memory_mhz": (304, "H"),
 })  # fmt: skip
 _V1_7: _Layout = MappingProxyType({
-    **_V1_4, "energy": (24, "Q"), "residencies": (44, "5I"), "replays": (112, "Q"), "graphics_mhz": (296, "8H"),
+    **_V1_4, "energy": (24, "Q"), "residencies": (44, "5I"), "graphics_mhz": (296, "8H"),
     "video_mhz": (320, "4H"), "memory_mhz": (336, "H"),
 })  # fmt: skip
 _V2_0: _Layout = MappingProxyType({
@@ -65,7 +65,7 @@ _LAYOUTS: Mapping[tuple[int, int], _Layout] = MappingProxyType({
     (3, 0): _V3_0,
 })  # fmt: skip
 
-# Of 1.4 on, "Energy (15.259uJ (2^-16) units)".
+# From 1.4 on: "Energy (15.259uJ (2^-16) units)". Before, the header names no unit, and chips differ.
 JOULES = 2.0**-16
 
 # amdgpu_smu.h, SMU_THROTTLER_*_BIT. Limits of current (TDC, EDC) count as limits of power: the remedy is the same. FIT

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpurig.provisioning.kfd import topology_folder
-from gpurig.runner.exporter.devices.amd_files import list_names, read_number
+from gpurig.runner.exporter.devices.amd_files import list_names, read_amount
 
 # The second is what the first links to.
 _PLACES = ("sys/class/kfd/kfd/proc", "sys/devices/virtual/kfd/kfd/proc")
@@ -61,9 +61,9 @@ def read_part(root: Path, node: str) -> KfdPart | None:
     nodes = topology_folder(root)
     if nodes is None or not node.isdecimal():
         return None
-    gpu_id = read_number(f"{nodes}/{node}/gpu_id")
+    gpu_id = read_amount(f"{nodes}/{node}/gpu_id")
     # CPU nodes have 0.
-    return KfdPart(gpu_id, read_number(f"{nodes}/{node}/mem_banks/0/used_memory")) if gpu_id else None
+    return KfdPart(gpu_id, read_amount(f"{nodes}/{node}/mem_banks/0/used_memory")) if gpu_id else None
 
 
 def read_uses(root: Path, gpu_ids: Collection[int]) -> Mapping[int, Mapping[int, KfdUse]] | None:
@@ -91,12 +91,12 @@ def _process(folder: str, gpu_ids: Collection[int]) -> dict[int, KfdUse]:
     for gpu_id in gpu_ids:
         if f"vram_{gpu_id}" not in names:
             continue
-        memory = read_number(f"{folder}/vram_{gpu_id}")
+        memory = read_amount(f"{folder}/vram_{gpu_id}")
         if not memory:
             with_queue = _queues(folder) if with_queue is None else with_queue
             if gpu_id not in with_queue:
                 continue
-        occupied = read_number(f"{folder}/stats_{gpu_id}/cu_occupancy")
+        occupied = read_amount(f"{folder}/stats_{gpu_id}/cu_occupancy")
         found[gpu_id] = KfdUse(memory, occupied)
     for name in names:
         if name.startswith("context_"):
@@ -106,9 +106,9 @@ def _process(folder: str, gpu_ids: Collection[int]) -> dict[int, KfdUse]:
 
 
 def _process_context(folder: str, gpu_ids: Collection[int]) -> dict[int, KfdUse]:
-    memory = {gpu_id: read_number(f"{folder}/vram_{gpu_id}") for gpu_id in gpu_ids}
+    memory = {gpu_id: read_amount(f"{folder}/vram_{gpu_id}") for gpu_id in gpu_ids}
     return {
-        gpu_id: KfdUse(held, read_number(f"{folder}/stats_{gpu_id}/cu_occupancy"))
+        gpu_id: KfdUse(held, read_amount(f"{folder}/stats_{gpu_id}/cu_occupancy"))
         for gpu_id, held in memory.items()
         if held
     }
@@ -116,7 +116,7 @@ def _process_context(folder: str, gpu_ids: Collection[int]) -> dict[int, KfdUse]
 
 def _queues(folder: str) -> set[int]:
     """The GPUs on which the process has queues."""
-    numbers = (read_number(f"{folder}/queues/{queue}/gpuid") for queue in list_names(f"{folder}/queues"))
+    numbers = (read_amount(f"{folder}/queues/{queue}/gpuid") for queue in list_names(f"{folder}/queues"))
     return {number for number in numbers if number is not None}
 
 
