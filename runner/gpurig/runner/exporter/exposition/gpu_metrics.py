@@ -123,7 +123,7 @@ GPU_METRICS = (
         "Share of the driver's last sampling period in which the GPU worked.",
         of_gpus(lambda one: one.figures.utilization_ratio),
         nvidia="nvmlDeviceGetUtilizationRates",
-        amd="gpu_busy_percent",
+        amd="gpu_busy_percent, else gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_memory_utilization_ratio",
@@ -133,7 +133,7 @@ GPU_METRICS = (
         "Share of the driver's last sampling period in which memory was read or written.",
         of_gpus(lambda one: one.figures.memory_utilization_ratio),
         nvidia="nvmlDeviceGetUtilizationRates",
-        amd="mem_busy_percent",
+        amd="mem_busy_percent, else gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_encoder_utilization_ratio",
@@ -161,7 +161,7 @@ GPU_METRICS = (
         "The GPU's temperature.",
         of_gpus(lambda one: one.figures.temperature_celsius),
         nvidia="nvmlDeviceGetTemperature",
-        amd="hwmon temp1_input",
+        amd="hwmon temp1_input (edge), else temp2_input, gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_hotspot_temperature_celsius",
@@ -170,7 +170,7 @@ GPU_METRICS = (
         _GPU,
         "Temperature of the chip's hottest place.",
         of_gpus(lambda one: one.figures.hotspot_temperature_celsius),
-        amd="hwmon temp2_input (junction)",
+        amd="hwmon temp2_input (junction), else gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_memory_temperature_celsius",
@@ -180,7 +180,7 @@ GPU_METRICS = (
         "The memory's temperature.",
         of_gpus(lambda one: one.figures.memory_temperature_celsius),
         nvidia="NVML_FI_DEV_MEMORY_TEMP",
-        amd="hwmon temp3_input (mem)",
+        amd="hwmon temp3_input (mem), else gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_temperature_limit_celsius",
@@ -190,7 +190,7 @@ GPU_METRICS = (
         "Where it slows down or shuts down; what it (max_operating) and its memory should stay below.",
         of_gpus_by(lambda one: one.figures.temperature_limits_celsius),
         nvidia="nvmlDeviceGetTemperatureThreshold",
-        amd="hwmon temp1_crit, temp2_crit, temp2_emergency, temp3_crit",
+        amd="hwmon temp2_crit, temp2_emergency, temp1_crit, temp3_crit",
     ),
     Metric(
         "gpurig_gpu_power_watts",
@@ -200,7 +200,7 @@ GPU_METRICS = (
         "Power it takes now.",
         of_gpus(lambda one: one.figures.power_watts),
         nvidia="nvmlDeviceGetPowerUsage",
-        amd="hwmon power1_average, power1_input",
+        amd="hwmon power1_average, power1_input, else gpu_metrics",
     ),
     Metric(
         "gpurig_gpu_power_limit_watts",
@@ -220,7 +220,7 @@ GPU_METRICS = (
         "Energy it took; goes on where it was when the exporter starts again.",
         of_gpus(lambda one: one.energy_joules),
         nvidia="nvmlDeviceGetTotalEnergyConsumption, else power over time",
-        amd="hwmon energy1_input, else power over time",
+        amd="gpu_metrics energy_accumulator (MI200 on), else power over time",
     ),
     Metric(
         "gpurig_gpu_clock_hertz",
@@ -230,7 +230,7 @@ GPU_METRICS = (
         "Clock rate of graphics, sm, memory, video.",
         of_gpus_by(lambda one: one.figures.clocks_hertz),
         nvidia="nvmlDeviceGetClockInfo",
-        amd="hwmon freq1_input, freq2_input, pp_dpm_*",
+        amd="hwmon freq1_input, freq2_input; gpu_metrics; pp_dpm_*",
     ),
     Metric(
         "gpurig_gpu_clock_max_hertz",
@@ -240,7 +240,7 @@ GPU_METRICS = (
         "The highest clock rate.",
         of_gpus_by(lambda one: one.figures.max_clocks_hertz),
         nvidia="nvmlDeviceGetMaxClockInfo",
-        amd="pp_dpm_sclk, pp_dpm_mclk",
+        amd="pp_dpm_sclk, pp_dpm_mclk, pp_dpm_vclk",
     ),
     Metric(
         "gpurig_gpu_fan_speed_ratio",
@@ -250,7 +250,7 @@ GPU_METRICS = (
         "Share of the fans' full speed; the fastest one's.",
         of_gpus(lambda one: one.figures.fan_ratio),
         nvidia="nvmlDeviceGetFanSpeed_v2",
-        amd="hwmon pwm1 / pwm1_max, fan1_input / fan1_max",
+        amd="hwmon fan1_input / fan1_max, else pwm1",
     ),
     Metric(
         "gpurig_gpu_performance_state",
@@ -269,7 +269,7 @@ GPU_METRICS = (
         "1 for each reason that holds the clocks down now.",
         of_gpus_by(lambda one: one.figures.throttle_reasons),
         nvidia="nvmlDeviceGetCurrentClocksEventReasons",
-        amd="gpu_metrics indep_throttle_status",
+        amd="gpu_metrics indep_throttle_status, *_residency_acc",
     ),
     Metric(
         "gpurig_gpu_ecc_errors_total",
@@ -279,7 +279,7 @@ GPU_METRICS = (
         "Memory errors over the card's life: corrected, uncorrected.",
         of_gpus_by(lambda one: one.figures.ecc_errors),
         nvidia="nvmlDeviceGetTotalEccErrors",
-        amd="ras/*_err_count",
+        amd="ras/*_err_count, since the driver was loaded",
     ),
     Metric(
         "gpurig_gpu_retired_pages",
@@ -299,6 +299,7 @@ GPU_METRICS = (
         "1 when memory waits for a reset to be taken out of use.",
         of_gpus(lambda one: one.figures.memory_repair_pending),
         nvidia="nvmlDeviceGetRetiredPagesPendingStatus, nvmlDeviceGetRemappedRows",
+        amd="ras/gpu_vram_bad_pages",
     ),
     Metric(
         "gpurig_gpu_xid_errors_total",
@@ -326,7 +327,7 @@ GPU_METRICS = (
         "PCIe generation of the link now; an idle card lowers it.",
         of_gpus(lambda one: one.figures.pcie_generation),
         nvidia="nvmlDeviceGetCurrPcieLinkGeneration",
-        amd="current_link_speed",
+        amd="current_link_speed of the card's upper port",
     ),
     Metric(
         "gpurig_gpu_pcie_link_generation_max",
@@ -336,7 +337,7 @@ GPU_METRICS = (
         "The highest that card and slot can do.",
         of_gpus(lambda one: one.figures.pcie_max_generation),
         nvidia="nvmlDeviceGetMaxPcieLinkGeneration",
-        amd="max_link_speed",
+        amd="max_link_speed of both ends",
     ),
     Metric(
         "gpurig_gpu_pcie_link_width",
@@ -346,7 +347,7 @@ GPU_METRICS = (
         "Lanes of the link now.",
         of_gpus(lambda one: one.figures.pcie_width),
         nvidia="nvmlDeviceGetCurrPcieLinkWidth",
-        amd="current_link_width",
+        amd="current_link_width of the card's upper port",
     ),
     Metric(
         "gpurig_gpu_pcie_link_width_max",
@@ -356,7 +357,7 @@ GPU_METRICS = (
         "The most that card and slot can do.",
         of_gpus(lambda one: one.figures.pcie_max_width),
         nvidia="nvmlDeviceGetMaxPcieLinkWidth",
-        amd="max_link_width",
+        amd="max_link_width of both ends",
     ),
     Metric(
         "gpurig_gpu_pcie_replays_total",
