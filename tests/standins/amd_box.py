@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gpurig.provisioning.detect import detect
 from gpurig.provisioning.facts import Gpu
@@ -76,7 +77,7 @@ PORTS: tuple[Mapping[str, str], ...] = (
     },
     {"vendor": "0x1002", "class": "0x060400", "max_link_speed": "32.0 GT/s PCIe", "max_link_width": "16"},
 )
-TABLE: Mapping[str, int] = {"current_vclk0": 40, "current_fan_speed": 1200, "indep_throttle_status": 1 << 1 | 1 << 36}
+TABLE: dict[str, Any] = {"current_vclk0": 40, "current_fan_speed": 1200, "indep_throttle_status": 1 << 1 | 1 << 36}
 
 # What an exporter must read of such a card.
 WHOLE = Figures(
