@@ -62,6 +62,8 @@ def full_card(number: int = 0, **other: Any) -> dict[str, Any]:
         "pcie_width": 8,
         "pcie_width_max": 16,
         "pcie_replays": 3,
+        "pcie_tx_kb": 120_000,
+        "pcie_rx_kb": 340_000,
         "pstate": 2,
         "mig_mode": 0,
         "events": 8,

@@ -34,7 +34,7 @@ class Figures:
     """One GPU's readings; None, or no entry, where the card or its driver does not tell.
 
     Attributes:
-        memory_used_bytes: memory in use, by jobs and by the driver.
+        memory_used_bytes: memory in use, without `memory_reserved_bytes` where that is told.
         memory_reserved_bytes: what the driver and the card's firmware keep for themselves.
         utilization_ratio: share of the last moments in which the GPU worked, 0 to 1.
         memory_utilization_ratio: share of the last moments in which its memory was read or written, 0 to 1.

@@ -103,7 +103,7 @@ GPU_METRICS = (
         _GPU,
         "Memory in use.",
         of_gpus(lambda one: one.figures.memory_used_bytes),
-        nvidia="nvmlDeviceGetMemoryInfo",
+        nvidia="nvmlDeviceGetMemoryInfo_v2; on GB10 and Jetson what processes hold",
         amd="mem_info_vram_used; with mem_info_gtt_used on APUs",
     ),
     Metric(
