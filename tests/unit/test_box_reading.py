@@ -81,6 +81,24 @@ def test_a_token_that_gitlab_runner_has_rotated_gives_the_label_of_its_container
     assert entry.short == "Abcdefghi"
 
 
+@pytest.mark.parametrize(
+    ("written", "ends"),
+    [
+        ("2027-06-01T00:00:00Z", datetime(2027, 6, 1, tzinfo=UTC)),
+        # Go's zero time, which gitlab-runner writes where it knows none.
+        ("0001-01-01T00:00:00Z", datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_token_that_gitlab_runner_has_rotated_ends_when_gitlab_runner_says(
+    paths: Paths, written: str, ends: datetime
+) -> None:
+    _save(paths)
+    text = f'[[runners]]\nid = 8\ntoken = "glrt-t3_Newtokenx0123456789"\ntoken_expires_at = {written}\n'
+    paths.config.write_text(text)
+    (entry,) = read_runners(paths) or ()
+    assert entry.expires_at == ends.timestamp()
+
+
 def test_a_box_that_is_not_set_up_has_no_runner_entries(paths: Paths) -> None:
     assert read_runners(paths) is None
 

@@ -68,29 +68,37 @@ def _text(path: Path) -> str | None:
     return data.decode(errors="replace")
 
 
-def _entry(one: Mapping[str, Any], rotated: Mapping[int, str]) -> RunnerEntry:
+def _entry(one: Mapping[str, Any], rotated: Mapping[int, tuple[str, float | None]]) -> RunnerEntry:
     number = int(one["id"])
     expires = one.get("expires_at")
+    token, until = rotated.get(number, ("", None))
+    if until is None and expires:
+        until = datetime.fromisoformat(expires).timestamp()
     return RunnerEntry(
         id=number,
         description=str(one["description"]),
         tags=tuple(str(tag) for tag in one["tags"]),
-        expires_at=datetime.fromisoformat(expires).timestamp() if expires else None,
-        short=short_token(rotated.get(number) or str(one["token"])),
+        expires_at=until,
+        short=short_token(token or str(one["token"])),
     )
 
 
-def _rotated(config: str | None) -> dict[int, str]:
-    """The tokens that config.toml has, by runner: gitlab-runner writes those there that it has rotated."""
+def _rotated(config: str | None) -> dict[int, tuple[str, float | None]]:
+    """The tokens that config.toml has, by runner, and when they end: gitlab-runner writes there what it has rotated."""
     try:
         runners = tomllib.loads(config or "").get("runners", [])
     except tomllib.TOMLDecodeError:
         return {}
     return {
-        one["id"]: str(one["token"])
+        one["id"]: (str(one["token"]), _ends(one.get("token_expires_at")))
         for one in runners
         if isinstance(one, dict) and isinstance(one.get("id"), int) and one.get("token")
     }
+
+
+def _ends(value: Any) -> float | None:
+    # Go's zero time stands for "never".
+    return value.timestamp() if isinstance(value, datetime) and value.year > 1 else None
 
 
 def image_bytes(images: Sequence[Mapping[str, Any]], runner_ids: Collection[str]) -> dict[str, int]:
