@@ -234,7 +234,7 @@ def test_the_exporter_serves_from_a_confined_container_and_stops_cleanly(engine,
         text = wait_for(scraped, timeout_s=30)
         assert text, container.logs().decode()
         assert "gpurig_gpu_power_watts{" in text
-        assert container.exec_run(["id", "-u"]).output.strip() == b"1000"
+        assert container.exec_run(["id", "-u"]).output.strip() == b"60947"
         container.stop(timeout=10)
         assert container.wait()["StatusCode"] == 0
     finally:
