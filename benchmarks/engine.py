@@ -222,7 +222,12 @@ def _one_by_one(model: Path, *, grading: bool) -> Callable[[Sequence[str]], floa
 
     llama_cpp.llama_cpp.llama_model_default_params = parameters
     llama = llama_cpp.Llama(
-        str(model), n_ctx=1280 if grading else 512, n_threads=THREADS, n_threads_batch=THREADS, verbose=False
+        str(model),
+        n_ctx=1280 if grading else 512,
+        n_threads=THREADS,
+        n_threads_batch=THREADS,
+        flash_attn=False,
+        verbose=False,
     )
 
     def ask(texts: Sequence[str]) -> float:

@@ -85,6 +85,8 @@ def server(programs: Path, model: Path, *, slots: int, context: int, threads: in
         argv += ["--ctx-size", str(slots * context), "--threads", str(threads), "--threads-batch", str(threads)]
         # Without --no-repack a build by GCC 12 dies on processors with AMX (llama_model.model_parameters says why);
         # weights lie then as they do for our engine.
+        # Flash attention halves its speed on a CPU, as it does ours: both do without.
+        argv += ["--flash-attn", "off"]
         argv += ["--host", "127.0.0.1", "--port", str(_PORT), "--no-webui", "--no-repack", "--offline"]
         process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
@@ -163,6 +165,7 @@ def _bench(programs: Path, model: Path, *, prompts: int, prompt: int, new: int, 
     argv = [str(programs / "llama-batched-bench"), "--model", str(model), "--ctx-size", str(cells)]
     argv += ["-b", "2048", "-ub", "512", "-npp", str(prompt), "-ntg", str(max(new, 1)), "-npl", str(prompts)]
     argv += ["--threads", str(threads), "--threads-batch", str(threads), "--no-repack", "--output-format", "jsonl"]
+    argv += ["--flash-attn", "off"]
     done = run(argv, timeout_s=3600)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.code or not rows:

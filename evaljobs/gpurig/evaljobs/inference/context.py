@@ -8,6 +8,10 @@ from typing import Any
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.inference.works import Copy, Row, Step
 
+# On a CPU ggml's flash attention goes row by row and takes twice the time of two products (docs/inference.md). Those
+# need memory that grows with the sequences' length, so longer ones are left to llama.cpp's choice.
+_LONG = 8192
+
 
 class NoRoomError(Exception):
     """llama.cpp cannot make a context of that size."""
@@ -21,7 +25,16 @@ class Context:
     """
 
     def __init__(
-        self, api: Any, model: Any, errors: Sequence[str], *, sequences: int, cells: int, batch: int, threads: int
+        self,
+        api: Any,
+        model: Any,
+        errors: Sequence[str],
+        *,
+        sequences: int,
+        cells: int,
+        batch: int,
+        threads: int,
+        gpu: bool,
     ) -> None:
         """Make the context.
 
@@ -33,6 +46,7 @@ class Context:
             cells: of each.
             batch: tokens that are computed together, at most.
             threads: of the CPU.
+            gpu: the model's layers are on a GPU.
 
         Raises:
             NoRoomError: llama.cpp does not make it.
@@ -48,6 +62,8 @@ class Context:
         options.n_seq_max = sequences
         options.kv_unified = False
         options.n_threads = options.n_threads_batch = threads
+        if not gpu and cells <= _LONG:
+            options.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.no_perf = True
         self._context = api.llama_init_from_model(model, options)
         if not self._context:

@@ -135,4 +135,5 @@ class InferenceEngine:
             cells=cells,
             batch=_BATCH,
             threads=self._settings.threads,
+            gpu=self._gpu,
         )

@@ -33,7 +33,10 @@ def sequences_for(api: Any, model: ModelFile, *, wanted: int, cells: int, batch:
     # Most runs need a small part of what there is: then nobody has to be asked.
     if wanted == 1 or _at_most(model, cells) * wanted < free // 4:
         return wanted
-    (buffers,) = measure(model.path, [MemoryRequest(context=cells, batch=batch, gpu_layers=-1 if gpu else 0)])
+    request = MemoryRequest(
+        context=cells, batch=batch, gpu_layers=-1 if gpu else 0, flash_attention="auto" if gpu else "off"
+    )
+    (buffers,) = measure(model.path, [request])
     here = [buffer for buffer in buffers if buffer.host != gpu]
     each = sum(buffer.context_bytes for buffer in here)
     compute = sum(buffer.compute_bytes for buffer in here)
