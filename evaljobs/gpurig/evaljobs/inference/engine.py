@@ -19,7 +19,7 @@ from gpurig.evaljobs.models import ModelFile
 # Prompts' tokens that are computed together: more gains nothing on a CPU, and costs memory.
 _BATCH = 512
 # More sequences than this gain little, and each costs its part of the cache.
-_MOST_SEQUENCES = 32
+_MOST_ON_CPU, _MOST_ON_GPU = 16, 32
 # Cells beside what a work needs, so that rows can be padded.
 _SPARE_CELLS = 16
 
@@ -48,6 +48,11 @@ class InferenceEngine:
         self._cut = not (
             llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         )
+
+    @property
+    def most_sequences(self) -> int:
+        """Requests that are worth answering at the same time."""
+        return _MOST_ON_GPU if self._gpu else _MOST_ON_CPU
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -103,7 +108,7 @@ class InferenceEngine:
             # The size of the context must not depend on the other requests.
             cells, sequences = self._settings.context, 1
         else:
-            sequences = min(wanted, self._settings.parallel or _MOST_SEQUENCES)
+            sequences = min(wanted, self._settings.parallel or self.most_sequences)
             sequences = sequences_for(self._api, self._file, wanted=sequences, cells=cells, batch=_BATCH, gpu=self._gpu)
         context, sequences = self._context(sequences, cells)
         session = Session(context, sequences=sequences, batch=_BATCH, share=self._cut and not exact, cut=self._cut)
