@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Machine:
         nvml: the fake NVML's content; None where there is no NVIDIA driver.
         files: path below the root → content.
         links: path below the root → what the symbolic link points to.
+        figures: what the exporter must read of an AMD GPU, by its PCI address; other machines have none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Machine:
     nvml: Mapping[str, Any] | None
     files: Mapping[str, str]
     links: Mapping[str, str]
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self, root: Path) -> Path:
         """Write the machine's files below `root` and return it."""
@@ -83,6 +85,7 @@ def load(name: str) -> Machine:
         nvml=content.get("nvml"),
         files=content.get("files", {}),
         links=content.get("links", {}),
+        figures=content.get("figures", {}),
     )
 
 

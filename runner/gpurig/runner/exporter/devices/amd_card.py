@@ -150,8 +150,8 @@ class AmdCard:
 
     def _read_fast(self, device: Folder, hwmon: Folder) -> dict[str, Any]:
         table = parse_gpu_metrics(device.bytes("gpu_metrics") or b"")
-        edge = _first(_scaled(hwmon.number("temp1_input"), 1e-3), _top(table, "edge"))
-        hotspot = _first(_scaled(hwmon.number("temp2_input"), 1e-3), _top(table, "hotspot"))
+        edge = _first(_divided(hwmon.number("temp1_input"), 1e3), _top(table, "edge"))
+        hotspot = _first(_divided(hwmon.number("temp2_input"), 1e3), _top(table, "hotspot"))
         reasons = throttle_reasons(table, self._table)
         self._table = table
         return {
@@ -162,11 +162,11 @@ class AmdCard:
             # MI300 has no sensor at the chip's edge.
             "temperature_celsius": _first(edge, hotspot),
             "hotspot_temperature_celsius": hotspot,
-            "memory_temperature_celsius": _first(_scaled(hwmon.number("temp3_input"), 1e-3), _top(table, "memory")),
+            "memory_temperature_celsius": _first(_divided(hwmon.number("temp3_input"), 1e3), _top(table, "memory")),
             # Newer cards have the momentary value alone.
             "power_watts": _first(
-                _scaled(hwmon.amount("power1_average"), 1e-6),
-                _scaled(hwmon.amount("power1_input"), 1e-6),
+                _divided(hwmon.amount("power1_average"), 1e6),
+                _divided(hwmon.amount("power1_input"), 1e6),
                 _top(table, "power"),
             ),
             "energy_joules": self._energy(table),
@@ -193,7 +193,7 @@ class AmdCard:
         highest = {name: dpm_clocks(device.text(f"pp_dpm_{file}"))[1] for name, file in _DPM_FILES.items()}
         return {
             "temperature_limits_celsius": _limits(hwmon),
-            "power_limit_watts": _scaled(hwmon.amount("power1_cap"), 1e-6),
+            "power_limit_watts": _divided(hwmon.amount("power1_cap"), 1e6),
             "max_clocks_hertz": {name: value for name, value in highest.items() if value is not None},
             "ecc_errors": errors,
             "retired_pages": {} if repair is None else {"bad": float(repair[0])},
@@ -303,6 +303,11 @@ def _first(*values: Any) -> Any:
 
 def _scaled(number: float | None, factor: float) -> float | None:
     return None if number is None else number * factor
+
+
+def _divided(number: float | None, divisor: float) -> float | None:
+    """3103000 microwatts are 3.103 watts; times a millionth they are 3.1029999999999998."""
+    return None if number is None else number / divisor
 
 
 def _ratio(percent: int | None) -> float | None:
