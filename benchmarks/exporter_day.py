@@ -110,7 +110,10 @@ def main() -> None:
 
 def live(box: Box, hours: float, folder: Path) -> dict[str, float]:
     """The exporter's loop, on the box's clock."""
-    clock = lambda: box.now  # noqa: E731
+
+    def clock() -> float:
+        return box.now
+
     accounting = Accounting(
         containers_of=box.containers_of,
         box=lambda: box.facts,
