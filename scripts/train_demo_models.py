@@ -61,7 +61,7 @@ def _development(models: Path) -> None:
 
 def _evaluate(models: Path) -> None:
     from demo_models import evaluation  # noqa: PLC0415 - needs llama.cpp
-    from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415
+    from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415
 
     _measure_grader("held-out", evaluation.read_calibration(SUITE / "calibration.jsonl"), models)
     run = evaluation.measure_suite(load_suite(SUITE), models)
@@ -75,7 +75,7 @@ def _evaluate(models: Path) -> None:
 
 def _measure_grader(which: str, rows: list[dict[str, str]], models: Path) -> None:
     from demo_models import evaluation  # noqa: PLC0415 - needs llama.cpp
-    from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415
+    from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415
 
     grader = evaluation.measure_grader(load_suite(SUITE), rows, models)
     print(

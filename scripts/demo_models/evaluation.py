@@ -13,13 +13,13 @@ from pathlib import Path
 
 from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import EngineSettings, context_size
-from gpurig.evaljobs.grader import grading_request, judge
+from gpurig.evaljobs.grading.verdicts import grading_request, judge
 from gpurig.evaljobs.llama import LlamaProvider
 from gpurig.evaljobs.models import open_model
-from gpurig.evaljobs.prompts import grader_prompt
 from gpurig.evaljobs.stages import RunSettings, check, generate, grade
 from gpurig.evaljobs.store import read_records
-from gpurig.evaljobs.suite import Sample, Suite
+from gpurig.evaljobs.suites.prompts import grader_prompt
+from gpurig.evaljobs.suites.suite import Sample, Suite
 
 # More threads than free cores make models of this size slower by orders of magnitude.
 THREADS = 1

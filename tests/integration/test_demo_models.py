@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from demo_models import evaluation, tasks  # noqa: E402 - found through the line above
 from gpurig.common.gguf import read_gguf  # noqa: E402
 from gpurig.common.models.sources import bundled_folder  # noqa: E402
-from gpurig.evaljobs.suite import load_suite  # noqa: E402
+from gpurig.evaljobs.suites.suite import load_suite  # noqa: E402
 
 SUITE = ROOT / "examples" / "ci-jobs"
 NAMES = ("demo-generator.gguf", "demo-grader.gguf")

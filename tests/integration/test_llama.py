@@ -11,7 +11,7 @@ import pytest
 from gpurig.common.errors import InputError
 from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import Engine, EngineSettings, Request
-from gpurig.evaljobs.grader import grading_request, judge
+from gpurig.evaljobs.grading.verdicts import grading_request, judge
 from gpurig.evaljobs.llama import LlamaProvider
 from gpurig.evaljobs.models import open_model
 from gpurig.evaljobs.records import Sampling

@@ -12,7 +12,7 @@ import yaml
 from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import EngineProvider
 from gpurig.evaljobs.stages import RunSettings
-from gpurig.evaljobs.suite import Suite, load_suite
+from gpurig.evaljobs.suites.suite import Suite, load_suite
 
 from standins.scripted_engine import ScriptedProvider
 from standins.tiny_gguf import write_tiny_gguf

@@ -96,7 +96,7 @@ def test_a_mapping_of_many_keys_ends_quickly() -> None:
 
 
 def test_own_keys_win_over_merged_ones_and_earlier_merges_over_later() -> None:
-    from gpurig.evaljobs.source import compose
+    from gpurig.evaljobs.suites.source import compose
 
     text = "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {z: 3, <<: [*a, *b]}\n"
     assert compose(text)["c"] == {"x": 1, "y": 1, "z": 3}

@@ -208,8 +208,8 @@ def test_the_committed_files_are_what_the_seeds_make():
 
 
 def test_the_suite_asks_in_the_words_of_the_training_data():
-    from gpurig.evaljobs.suite import load_suite
-    from gpurig.evaljobs.template import render
+    from gpurig.evaljobs.suites.suite import load_suite
+    from gpurig.evaljobs.suites.template import render
 
     suite = load_suite(ROOT / "examples" / "ci-jobs")
     values = {"input": "a task", "output": "an answer\n"}
@@ -220,7 +220,7 @@ def test_the_suite_asks_in_the_words_of_the_training_data():
 
 def test_every_reference_of_the_suite_passes_all_its_checks():
     from gpurig.evaljobs.checks import Answer, run_check
-    from gpurig.evaljobs.suite import load_suite
+    from gpurig.evaljobs.suites.suite import load_suite
 
     suite = load_suite(ROOT / "examples" / "ci-jobs")
     for sample in suite.samples:
@@ -230,7 +230,7 @@ def test_every_reference_of_the_suite_passes_all_its_checks():
 
 def test_a_broken_answer_mostly_fails_the_checks_of_its_sample():
     from gpurig.evaljobs.checks import Answer, run_check
-    from gpurig.evaljobs.suite import load_suite
+    from gpurig.evaljobs.suites.suite import load_suite
 
     suite = load_suite(ROOT / "examples" / "ci-jobs")
     rng = random.Random(3)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from gpurig.evaljobs.engine import Completion
-from gpurig.evaljobs.grader import grading_request, judge, verdict_grammar
+from gpurig.evaljobs.grading.verdicts import grading_request, judge, verdict_grammar
 from hypothesis import given
 from hypothesis import strategies as st
 

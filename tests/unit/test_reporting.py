@@ -13,7 +13,7 @@ from gpurig.evaljobs.__main__ import cli
 from gpurig.evaljobs.records import Generation, ModelRef, Sampling
 from gpurig.evaljobs.results import read_results
 from gpurig.evaljobs.store import RunRecords
-from gpurig.evaljobs.suite import load_suite
+from gpurig.evaljobs.suites.suite import load_suite
 from gpurig.runner.exporter.jobs.summary import UsageFolder
 from standins.gpu_use import GPUS, job_use, used
 

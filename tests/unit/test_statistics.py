@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from gpurig.evaljobs.statistics import wilson_interval
+from gpurig.evaljobs.statistics.intervals import wilson_interval
 from hypothesis import given
 from hypothesis import strategies as st
 

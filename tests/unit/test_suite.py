@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.source import YamlProblemError, compose
-from gpurig.evaljobs.suite import Suite, load_suite
+from gpurig.evaljobs.suites.source import YamlProblemError, compose
+from gpurig.evaljobs.suites.suite import Suite, load_suite
 from hypothesis import given
 from hypothesis import strategies as st
 

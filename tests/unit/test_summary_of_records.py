@@ -9,7 +9,7 @@ from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, Grade, ModelRef, Sampling
 from gpurig.evaljobs.results import Metric, Results, read_results
 from gpurig.evaljobs.store import RunRecords
-from gpurig.evaljobs.suite import GateRuleSpec, GeneratorSpec, GraderSpec, Sample, Suite
+from gpurig.evaljobs.suites.suite import GateRuleSpec, GeneratorSpec, GraderSpec, Sample, Suite
 from gpurig.evaljobs.summary import RunFacts, summarize
 from hypothesis import given
 from hypothesis import strategies as st

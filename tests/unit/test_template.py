@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from gpurig.common.errors import InputError
 from gpurig.common.gguf import Gguf
-from gpurig.evaljobs.prompts import generator_prompt, grader_prompt, plain, prompt_sha256
-from gpurig.evaljobs.suite import GeneratorSpec, GraderSpec, Sample
-from gpurig.evaljobs.template import render
+from gpurig.evaljobs.suites.prompts import generator_prompt, grader_prompt, plain, prompt_sha256
+from gpurig.evaljobs.suites.suite import GeneratorSpec, GraderSpec, Sample
+from gpurig.evaljobs.suites.template import render
 
 CHATML = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

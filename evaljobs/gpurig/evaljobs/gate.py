@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.results import Gate, GateRule, Metric
-from gpurig.evaljobs.suite import GateRuleSpec
+from gpurig.evaljobs.suites.suite import GateRuleSpec
 
 
 def apply_gate(rules: Sequence[GateRuleSpec], metrics: Sequence[Metric]) -> Gate:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import Sampling
-from gpurig.evaljobs.suite import Sample, Suite, digest
+from gpurig.evaljobs.suites.suite import Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
 _GENERATION, _CHECK, _GRADE = 2, 1, 2

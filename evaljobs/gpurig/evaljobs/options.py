@@ -150,7 +150,7 @@ class StageOptions:
         """
         from gpurig.evaljobs.llama import LlamaProvider  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.stages import RunSettings  # noqa: PLC0415 - heavy
-        from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415 - heavy
+        from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415 - heavy
 
         suite = load_suite(self.suite)
         return RunSettings(

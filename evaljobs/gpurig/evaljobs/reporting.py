@@ -11,7 +11,7 @@ from gpurig.common.files import write_atomic
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
 from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_records
-from gpurig.evaljobs.suite import Suite
+from gpurig.evaljobs.suites.suite import Suite
 from gpurig.evaljobs.summary import RunFacts, summarize
 
 RESULTS = "results.json"

@@ -24,13 +24,13 @@ from gpurig.evaljobs.engine import (
     context_size,
     thread_count,
 )
-from gpurig.evaljobs.grader import grading_request, judge
+from gpurig.evaljobs.grading.verdicts import grading_request, judge
 from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, generation_key, grade_basis, grade_key
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
-from gpurig.evaljobs.prompts import generator_prompt, grader_prompt, prompt_sha256
 from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampling
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, StageFile, StageWriter, read_records, read_stage
-from gpurig.evaljobs.suite import Sample, Suite
+from gpurig.evaljobs.suites.prompts import generator_prompt, grader_prompt, prompt_sha256
+from gpurig.evaljobs.suites.suite import Sample, Suite
 
 R = TypeVar("R", Generation, Checked, Grade)
 

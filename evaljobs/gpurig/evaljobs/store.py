@@ -21,7 +21,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, write_problem
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
 from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
-from gpurig.evaljobs.suite import Suite
+from gpurig.evaljobs.suites.suite import Suite
 
 GENERATIONS = "generations.jsonl"
 CHECKS = "checks.jsonl"

@@ -11,9 +11,9 @@ from gpurig.common.errors import InputError
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
 from gpurig.evaljobs.results import JobGpuUse, JobRef, Metric, Results, SampleGrade, SampleResult, Together
-from gpurig.evaljobs.statistics import wilson_interval
+from gpurig.evaljobs.statistics.intervals import wilson_interval
 from gpurig.evaljobs.store import RunRecords
-from gpurig.evaljobs.suite import Sample, Suite
+from gpurig.evaljobs.suites.suite import Sample, Suite
 
 
 @dataclass(frozen=True)

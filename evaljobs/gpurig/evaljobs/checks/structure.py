@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gpurig.common.terminal import shorten
 from gpurig.evaljobs.checks.subject import Answer, Extract, extract
 from gpurig.evaljobs.checks.text import Parameters
-from gpurig.evaljobs.source import YamlProblemError, compose
+from gpurig.evaljobs.suites.source import YamlProblemError, compose
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator

@@ -21,7 +21,7 @@ from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import number, rule_text
 from gpurig.evaljobs.reporting import HTML, run_report
 from gpurig.evaljobs.results import JobGpuUse, Results
-from gpurig.evaljobs.suite import load_suite
+from gpurig.evaljobs.suites.suite import load_suite
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def validate(*, suite: Path) -> None:
 
     Says every mistake with its file, line and field, and ends with 2; or says what the suite holds. No model is needed.
     """
-    from gpurig.evaljobs.suite import load_suite  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415 - heavy
 
     read = load_suite(suite)
     checks = sum(len(read.checks_of(sample)) for sample in read.samples)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpurig.evaljobs.quantize.divergence import Comparison
-from gpurig.evaljobs.statistics import wilson_interval
+from gpurig.evaljobs.statistics.intervals import wilson_interval
 
 _Z = NormalDist().inv_cdf(0.975)
 

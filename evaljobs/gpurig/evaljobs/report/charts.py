@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.report.words import amount, interval, percent, title
 from gpurig.evaljobs.results import Metric, Results
-from gpurig.evaljobs.statistics import wilson_interval
+from gpurig.evaljobs.statistics.intervals import wilson_interval
 
 
 @dataclass(frozen=True)

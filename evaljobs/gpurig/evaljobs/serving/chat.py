@@ -8,11 +8,11 @@ from typing import Any
 
 from gpurig.common.errors import InputError
 from gpurig.common.gguf import Gguf
-from gpurig.evaljobs.prompts import special_texts, token_text, without_specials
 from gpurig.evaljobs.serving.bodies import ChatBody, Message, Tool
 from gpurig.evaljobs.serving.faults import ApiFault
 from gpurig.evaljobs.serving.tool_calls import CallFormat, call_format
-from gpurig.evaljobs.template import render
+from gpurig.evaljobs.suites.prompts import special_texts, token_text, without_specials
+from gpurig.evaljobs.suites.template import render
 
 _TEMPLATE = "tokenizer.chat_template"
 # Set by us; a client's `chat_template_kwargs` must not speak for them.

@@ -20,7 +20,7 @@ from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.options import ModelOptions
 from gpurig.evaljobs.serving.access import Access, is_loopback
 from gpurig.evaljobs.serving.asking import Limits
-from gpurig.evaljobs.template import TemplateFault, check_syntax
+from gpurig.evaljobs.suites.template import TemplateFault, check_syntax
 
 if TYPE_CHECKING:
     import uvicorn

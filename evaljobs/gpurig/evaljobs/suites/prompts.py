@@ -8,8 +8,8 @@ from typing import Any
 
 from gpurig.common.errors import InputError
 from gpurig.common.gguf import Gguf
-from gpurig.evaljobs.suite import GeneratorSpec, GraderSpec, Sample
-from gpurig.evaljobs.template import render
+from gpurig.evaljobs.suites.suite import GeneratorSpec, GraderSpec, Sample
+from gpurig.evaljobs.suites.template import render
 
 # llama.cpp's token types (llama.h, llama_token_attr) that the tokenizer finds inside a text.
 _SPECIAL_TYPES = (3, 4)

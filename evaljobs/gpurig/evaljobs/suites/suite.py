@@ -23,7 +23,7 @@ from pydantic import (
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.checks import CheckSpec, parse_check
 from gpurig.evaljobs.records import Sampling
-from gpurig.evaljobs.template import GENERATOR_NAMES, GRADER_NAMES, check_template
+from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, check_template
 
 SUITE_VERSION: Literal[1] = 1
 
@@ -222,7 +222,7 @@ def load_suite(path: Path) -> Suite:
         InputError: missing, or wrong; every problem names file, line and field, and what would be right.
         PrerequisiteError: no permission.
     """
-    from gpurig.evaljobs.suite_problems import validate_suite  # noqa: PLC0415 - it needs the models of this module
+    from gpurig.evaljobs.suites.problems import validate_suite  # noqa: PLC0415 - it needs the models of this module
 
     file = path / "suite.yaml" if path.is_dir() else path
     if not file.exists():

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.common.terminal import shorten
-from gpurig.evaljobs.source import Location, Source, read_source
-from gpurig.evaljobs.suite import GATE_METRICS, SuiteFile
+from gpurig.evaljobs.suites.source import Location, Source, read_source
+from gpurig.evaljobs.suites.suite import GATE_METRICS, SuiteFile
 
 _MAX_SHOWN = 20
 

@@ -1,0 +1,1 @@
+"""Suites: their format, reading them, and from a sample to a prompt."""
