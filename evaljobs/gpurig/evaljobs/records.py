@@ -72,11 +72,37 @@ class Sampling(Part):
     seed: int = Field(default=1, ge=0, lt=2**32)
 
 
-class Generation(Record):
-    """What the generator wrote for one sample.
+def trial_id(sample: str, generator: str = "", epoch: int = 1) -> str:
+    """What names one answer: "lint", "lint@small" by the generator of that name, "lint@small#2" in the second epoch.
+
+    Neither sample ids nor names hold an at sign or a hash.
+    """
+    return sample + (f"@{generator}" if generator else "") + (f"#{epoch}" if epoch > 1 else "")
+
+
+class TrialRecord(Record):
+    """A record about one answer to one sample.
 
     Attributes:
         sample: the sample's id.
+        generator: whose answer; "" where the suite has one generator without a name.
+        epoch: the how-manieth answer of that generator to that sample, from 1.
+    """
+
+    sample: str
+    generator: str = ""
+    epoch: int = Field(default=1, ge=1)
+
+    @property
+    def trial(self) -> str:
+        """What names the answer."""
+        return trial_id(self.sample, self.generator, self.epoch)
+
+
+class Generation(TrialRecord):
+    """What the generator wrote for one sample.
+
+    Attributes:
         key: SHA-256 over everything that changes the answer; the same key is never generated twice.
         basis: SHA-256 over what the suite says of it: later stages see by it, without the model, whether it answers
             the suite as it is now.
@@ -91,7 +117,6 @@ class Generation(Record):
     """
 
     record: Literal["generation"] = "generation"
-    sample: str
     key: str
     basis: str = ""
     model: ModelRef
@@ -115,15 +140,19 @@ class CheckOutcome(Part):
         check: the kind, for example "gitlab-ci".
         label: which one of that kind, for a person: the text looked for, the pattern; may be empty.
         message: why it failed; empty where it passed.
+        score: how good, 0 ... 1, where the check knows more than passed or not; None elsewhere.
+        figures: what it measured, by name, for the run's metrics ("bleu", "hit@5").
     """
 
     check: str
     label: str = ""
     passed: bool
     message: str = ""
+    score: float | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
 
 
-class Checked(Record):
+class Checked(TrialRecord):
     """All checks of one sample.
 
     Attributes:
@@ -132,17 +161,28 @@ class Checked(Record):
     """
 
     record: Literal["check"] = "check"
-    sample: str
     key: str
     basis: str = ""
     outcomes: tuple[CheckOutcome, ...]
     packages: dict[str, str] = Field(default_factory=dict)
 
 
-class Grade(Record):
+class CriterionGrade(Part):
+    """The verdict on one criterion of a rubric; the attributes are as in Grade."""
+
+    criterion: str
+    verdict: str
+    score: float
+    probabilities: dict[str, float] = Field(default_factory=dict)
+
+
+class Grade(TrialRecord):
     """The grader's verdict on one sample.
 
     Attributes:
+        grader: whose verdict; "" where the suite has one grader without a name.
+        criteria: the verdicts on each criterion, where the rubric has several.
+        reason: what the grader wrote before its verdict, where it was asked to.
         key: SHA-256 over everything that changes the verdict.
         basis: SHA-256 over the output and what the suite says of it.
         verdict: the most probable of the suite's verdicts.
@@ -154,7 +194,9 @@ class Grade(Record):
     """
 
     record: Literal["grade"] = "grade"
-    sample: str
+    grader: str = ""
+    criteria: tuple[CriterionGrade, ...] = ()
+    reason: str = ""
     key: str
     basis: str = ""
     model: ModelRef

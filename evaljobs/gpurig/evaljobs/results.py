@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.common.files import read_bytes
-from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
+from gpurig.evaljobs.records import CheckOutcome, CriterionGrade, ModelRef, Sampling
 
 SCHEMA: Literal["gpurig.results/1"] = "gpurig.results/1"
 
@@ -24,8 +24,17 @@ class Part(BaseModel):
 
 
 class SampleGrade(Part):
-    """What the grader said of a sample."""
+    """What a grader said of a sample.
 
+    Attributes:
+        grader: its name; "" where the suite has one without a name, or where several were put together.
+        criteria: the verdicts on each criterion, where the rubric has several.
+        reason: what it wrote before its verdict, where it was asked to.
+    """
+
+    grader: str = ""
+    criteria: tuple[CriterionGrade, ...] = ()
+    reason: str = ""
     verdict: str
     score: float
     probabilities: dict[str, float] = Field(default_factory=dict)
@@ -33,9 +42,14 @@ class SampleGrade(Part):
 
 
 class SampleResult(Part):
-    """One sample.
+    """One answer to one sample.
 
     Attributes:
+        id: unique in a run (`records.trial_id`); the sample's id where there is one generator and one epoch.
+        sample, generator, epoch: whose answer to what; sample is "" in files from before this was noted: the id is it.
+        score: how good the sample is on the whole, 0 ... 1; None where nothing tells more than passed or not.
+        figures: what was measured of it, by name.
+        grades: every grader's verdict, where there are several; `grade` is what they come to together.
         passed: it was generated without an error, every check passed, and its grade is at least the suite's
             passing score (where there is a grader).
         input: what the suite asked, before the prompt template.
@@ -43,6 +57,11 @@ class SampleResult(Part):
     """
 
     id: str
+    sample: str = ""
+    generator: str = ""
+    epoch: int = 1
+    score: float | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     input: str
     output: str
@@ -54,7 +73,13 @@ class SampleResult(Part):
     seconds: float = 0.0
     checks: tuple[CheckOutcome, ...] = ()
     grade: SampleGrade | None = None
+    grades: tuple[SampleGrade, ...] = ()
     passed: bool
+
+    @property
+    def of(self) -> str:
+        """The id of the sample that it answers."""
+        return self.sample or self.id
 
 
 class Metric(Part):
@@ -63,12 +88,14 @@ class Metric(Part):
     Attributes:
         name: "pass_rate", "generated_rate", "check_pass_rate.<kind>", "graded_rate", "grade_mean",
             "grade_pass_rate", "tokens_per_second"; docs/reports.md says how each is computed.
+        generator: whose figure; "" where the suite has one generator without a name.
         value: its value.
         n: over how many samples.
-        low, high: its 95 % interval where it is a proportion (Wilson); None elsewhere.
+        low, high: its 95 % interval, where there is one.
     """
 
     name: str
+    generator: str = ""
     value: float
     n: int
     low: float | None = None
@@ -76,7 +103,115 @@ class Metric(Part):
 
 
 class GateRule(Part):
-    """One demand of the suite and how it came out."""
+    """One demand of the suite and how it came out.
+
+    Attributes:
+        kind: "threshold": the value is at least `minimum` and at most `maximum`; "no-regression": it is not
+            significantly worse than the baseline's, at the level `alpha`; "non-inferiority": it is shown to be worse by
+            less than `margin`.
+        p: the probability that it is judged by, after Holm's correction; None for thresholds.
+        reason: why it failed, in words; "" where it passed.
+    """
+
+    metric: str
+    generator: str = ""
+    kind: Literal["threshold", "no-regression", "non-inferiority"] = "threshold"
+    minimum: float | None = None
+    maximum: float | None = None
+    alpha: float | None = None
+    margin: float | None = None
+    p: float | None = None
+    value: float
+    passed: bool
+    reason: str = ""
+
+
+class Gate(Part):
+    """The verdict over the run; `reason` says what kind of demand it failed first, the judge before all others."""
+
+    passed: bool
+    reason: Literal["", "threshold", "regression", "judge"] = ""
+    rules: tuple[GateRule, ...] = ()
+
+
+class BaselineRef(Part):
+    """What the run was compared with.
+
+    Attributes:
+        source: "file", "branch" (the target branch's last artifact), "pinned".
+        name: the file, the branch, or the pinned job.
+        url: where a person finds it; may be empty.
+    """
+
+    source: Literal["file", "branch", "pinned"]
+    name: str
+    url: str = ""
+    suite_sha256: str = ""
+    started: str = ""
+    commit_sha: str = ""
+
+
+class MetricChange(Part):
+    """One metric of this run against the baseline's, over the samples that both have.
+
+    Attributes:
+        n: samples compared.
+        before, after: the values over these samples alone.
+        low, high: the 95 % interval of the difference `after - before`.
+        test: how `p` was computed: "mcnemar", "permutation", "bootstrap".
+        p: two-sided probability of such a difference by chance; None where nothing can be compared.
+        p_adjusted: after Holm's correction over the run's metrics.
+        effect: its size in standard deviations of the paired differences; None where there are none.
+        detectable: the least loss that these samples would have shown, with 80 % probability; None if unknown.
+        worse: whether more is worse of this metric (seconds, joules).
+    """
+
+    metric: str
+    generator: str = ""
+    n: int
+    before: float
+    after: float
+    low: float | None = None
+    high: float | None = None
+    test: str = ""
+    p: float | None = None
+    p_adjusted: float | None = None
+    effect: float | None = None
+    detectable: float | None = None
+    worse: bool = False
+
+
+class SampleChange(Part):
+    """A sample that came out differently than in the baseline."""
+
+    id: str
+    was_passed: bool
+    passed: bool
+    was_score: float | None = None
+    score: float | None = None
+    was_output: str = ""
+
+
+class Comparison(Part):
+    """This run against a baseline, paired by sample.
+
+    Attributes:
+        regressions, improvements: the largest first.
+        only_here, only_there: samples without a partner, by id.
+        remarks: what a reader has to know: another version of the suite, few samples.
+    """
+
+    baseline: BaselineRef
+    changes: tuple[MetricChange, ...] = ()
+    regressions: tuple[SampleChange, ...] = ()
+    improvements: tuple[SampleChange, ...] = ()
+    only_here: tuple[str, ...] = ()
+    only_there: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Floor(Part):
+    """What the suite demands of a judge, and what it has."""
 
     metric: str
     minimum: float | None = None
@@ -85,11 +220,29 @@ class GateRule(Part):
     passed: bool
 
 
-class Gate(Part):
-    """The verdict over the run."""
+class JudgeFitness(Part):
+    """How far a grader agrees with people, on its calibration set.
 
-    passed: bool
-    rules: tuple[GateRule, ...] = ()
+    Attributes:
+        n: verdicts compared.
+        kappa: Cohen's, with its 95 % interval.
+        true_positive_rate, true_negative_rate: of answers that people found good, and bad.
+        flip_rate: of pairs whose verdict changed with their order; None without pairs.
+        calibration_error: expected calibration error of its probabilities, 0 ... 1.
+        fit: every floor is met.
+    """
+
+    grader: str = ""
+    n: int
+    kappa: float
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+    true_positive_rate: float | None = None
+    true_negative_rate: float | None = None
+    flip_rate: float | None = None
+    calibration_error: float | None = None
+    floors: tuple[Floor, ...] = ()
+    fit: bool
 
 
 class JobRef(Part):
@@ -163,6 +316,9 @@ class Results(Part):
         reused: samples that an earlier run had finished already.
         gpu_use: of the pipeline's jobs on this box, by job id; empty where no exporter tells of it.
         together: how the samples were generated; None where each was alone, or where that was not noted.
+        comparison: with the baseline, where there is one.
+        judges: how fit the graders are, where they were calibrated.
+        agreement: Krippendorff's alpha of several graders; None of one.
     """
 
     schema_: Literal["gpurig.results/1"] = Field(default=SCHEMA, alias="schema")
@@ -183,12 +339,16 @@ class Results(Part):
     metrics: tuple[Metric, ...]
     gate: Gate
     gpu_use: tuple[JobGpuUse, ...] = ()
+    comparison: Comparison | None = None
+    judges: tuple[JudgeFitness, ...] = ()
+    agreement: float | None = None
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
-    def metric(self, name: str) -> Metric | None:
+    def metric(self, name: str, generator: str = "") -> Metric | None:
         """The metric of that name, or None."""
-        return next((metric for metric in self.metrics if metric.name == name), None)
+        found = (metric for metric in self.metrics if (metric.name, metric.generator) == (name, generator))
+        return next(found, None)
 
     def to_json(self) -> str:
         """The file's text."""
