@@ -2,9 +2,11 @@
 
 A model of 0.34 billion parameters in Q4_K_M with random weights, which the benchmark makes, and prompts of 256 tokens
 that are answered with 32, with and without a beginning of 200 tokens that all share. Peers: llama-cpp-python's `Llama`,
-one prompt after the other; llama-server with 4 and with 16 slots and its prompt cache; llama.cpp's own batched decoding
-(llama-batched-bench), which is the limit. llama.cpp's programs are built from the tree in llama-cpp-python's locked
-sdist, once, into build/. A grading suite: a rubric of 900 tokens before 60 answers, 8 tokens under a grammar.
+one prompt after the other; llama-server with 4 and with 16 slots and its prompt cache, without flash attention (which
+halves its speed on a CPU), and in the cells with 32 prompts as it comes too; llama.cpp's own batched decoding
+(llama-batched-bench), which is the limit, with 32 sequences and with as many as the engine takes. llama.cpp's programs
+are built from the tree in llama-cpp-python's locked sdist, once, into build/. A grading suite: a rubric of 900 tokens
+before 60 answers, 8 tokens under a grammar.
 
 QUICK=1: the cells with 32 prompts alone. GPURIG_LLAMA_PROGRAMS names a folder where llama-server and
 llama-batched-bench are already.
@@ -34,7 +36,7 @@ from gpurig.evaljobs.inference.context import Context
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.models import open_model
 from gpurig.evaljobs.records import Sampling
-from llama_programs import batched_bench_s, built, server
+from llama_programs import Asked, batched_bench_s, built, server
 from measuring import machine, versions, write
 from random_model import random_model, words
 
@@ -42,6 +44,8 @@ BUILD = Path(__file__).parents[1] / "build"
 PROMPT, NEW, SHARED = 256, 32, 200
 RUBRIC, ANSWERS, ANSWER, VERDICT = 900, 60, 100, 8
 SLOTS = (4, 16)
+# Sequences that the engine takes for prompts of that length.
+SAME = 16
 GRAMMAR = "root ::= [a-z ]+"
 _PACKAGE = "llama-cpp-python"
 THREADS = len(os.sched_getaffinity(0))
@@ -78,7 +82,8 @@ def main() -> None:
         grading = _grading(programs, model)
         figures |= {f"grading_{key}": value for key, value in grading.items()}
         rows += [[f"grading: {key}", f"{value:.2f}"] for key, value in grading.items()]
-        figures["vs_server_grading"] = grading["gpurig"] / max(grading[f"server_{slots}"] for slots in SLOTS)
+        for name, kind in (("vs_server_grading", ""), ("vs_server_as_it_comes_grading", "_as_it_comes")):
+            figures[name] = grading["gpurig"] / max(grading[f"server_{slots}{kind}"] for slots in SLOTS)
     figures |= _ratios(figures, counts[-1])
     figures |= {"machine": machine(), "versions": versions((_PACKAGE,))}
     print(table(["prompts a second", "measured"], rows))
@@ -86,7 +91,10 @@ def main() -> None:
         "vs_server_unshared": "≥ 1",
         "vs_server_shared": "≥ 1.8",
         "vs_server_grading": "≥ 3",
+        "vs_server_as_it_comes_unshared": "",
+        "vs_server_as_it_comes_shared": "",
         "vs_limit": "≤ 1.05",
+        "vs_limit_same_sequences": "",
         "python_share": "≤ 0.03",
         "rss_mb": "≤ server_rss_mb",
         "server_rss_mb": "",
@@ -114,17 +122,26 @@ def _cell(programs: Path, model: Path, count: int, shared: int) -> dict[str, flo
     found["one_by_one"] = min(count, 8) / alone["seconds"]
     highest = []
     for slots in SLOTS:
-        with server(programs, model, slots=slots, context=512, threads=THREADS) as peer:
-            peer.ask(asked[:1], n_predict=1)
-            took = peer.ask(asked, n_predict=NEW, ignore_eos=True)
-            found[f"server_{slots}"] = count / took.seconds
-            highest.append(took.rss_mb)
+        took = _asked_server(programs, model, slots, asked)
+        found[f"server_{slots}"] = count / took.seconds
+        highest.append(took.rss_mb)
+        if count == 32:
+            found[f"server_{slots}_as_it_comes"] = (
+                count / _asked_server(programs, model, slots, asked, tuned=False).seconds
+            )
     found["server_rss_mb"] = max(highest)
-    limit = batched_bench_s(
-        programs, model, prompts=min(count, 32), shared=shared, unique=PROMPT - shared, new=NEW, threads=THREADS
-    )
-    found["limit"] = min(count, 32) / limit
+    for name, together in (("limit", 32), ("limit_same", SAME)):
+        took_s = batched_bench_s(
+            programs, model, prompts=together, shared=shared, unique=PROMPT - shared, new=NEW, threads=THREADS
+        )
+        found[name] = together / took_s
     return found
+
+
+def _asked_server(programs: Path, model: Path, slots: int, asked: Sequence[str], *, tuned: bool = True) -> Asked:
+    with server(programs, model, slots=slots, context=512, threads=THREADS, tuned=tuned) as peer:
+        peer.ask(asked[:1], n_predict=1)
+        return peer.ask(asked, n_predict=NEW, ignore_eos=True)
 
 
 def _grading(programs: Path, model: Path) -> dict[str, float]:
@@ -132,10 +149,11 @@ def _grading(programs: Path, model: Path) -> dict[str, float]:
     ours = _in_process("grading", model, ANSWERS, RUBRIC)
     found = {"gpurig": ANSWERS / ours["seconds"]}
     for slots in SLOTS:
-        with server(programs, model, slots=slots, context=1280, threads=THREADS) as peer:
-            peer.ask(asked[:1], n_predict=1)
-            took = peer.ask(asked, n_predict=VERDICT, grammar=GRAMMAR, ignore_eos=True)
-            found[f"server_{slots}"] = ANSWERS / took.seconds
+        for name, tuned in ((f"server_{slots}", True), (f"server_{slots}_as_it_comes", False)):
+            with server(programs, model, slots=slots, context=1280, threads=THREADS, tuned=tuned) as peer:
+                peer.ask(asked[:1], n_predict=1)
+                took = peer.ask(asked, n_predict=VERDICT, grammar=GRAMMAR, ignore_eos=True)
+                found[name] = ANSWERS / took.seconds
     return found
 
 
@@ -146,11 +164,17 @@ def _ratios(figures: dict[str, Any], count: int) -> dict[str, float]:
     def best(name: str) -> float:
         return float(max(figures[f"{name}_server_{slots}"] for slots in SLOTS))
 
-    small = "32_shared_0"
+    def as_it_comes(name: str) -> float:
+        return float(max(figures[f"{name}_server_{slots}_as_it_comes"] for slots in SLOTS))
+
+    small, small_shared = "32_shared_0", f"32_shared_{SHARED}"
     return {
         "vs_server_unshared": figures[f"{plain}_gpurig"] / best(plain),
         "vs_server_shared": figures[f"{shared}_gpurig"] / best(shared),
+        "vs_server_as_it_comes_unshared": figures[f"{small}_gpurig"] / as_it_comes(small),
+        "vs_server_as_it_comes_shared": figures[f"{small_shared}_gpurig"] / as_it_comes(small_shared),
         "vs_limit": figures[f"{small}_limit"] / figures[f"{small}_gpurig"],
+        "vs_limit_same_sequences": figures[f"{small}_limit_same"] / figures[f"{small}_gpurig"],
         "python_share": statistics.mean(figures[f"{name}_python_share"] for name in (plain, shared)),
         "rss_mb": max(figures[f"{name}_rss_mb"] for name in (plain, shared)),
         "server_rss_mb": min(figures[f"{name}_server_rss_mb"] for name in (plain, shared)),

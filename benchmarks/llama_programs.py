@@ -78,15 +78,26 @@ class Asked:
 
 
 @contextlib.contextmanager
-def server(programs: Path, model: Path, *, slots: int, context: int, threads: int) -> Iterator[Server]:
-    """llama-server, ready to be asked; leaving ends it."""
+def server(
+    programs: Path, model: Path, *, slots: int, context: int, threads: int, tuned: bool = True
+) -> Iterator[Server]:
+    """llama-server, ready to be asked; leaving ends it.
+
+    Args:
+        programs: the folder it is in.
+        model: what it loads.
+        slots: prompts that it answers at the same time.
+        context: tokens of each.
+        threads: of the CPU.
+        tuned: without flash attention, which halves its speed on a CPU as it does ours; else as it comes.
+    """
     with tempfile.TemporaryFile() as log:
         argv = [str(programs / "llama-server"), "--model", str(model), "--parallel", str(slots)]
         argv += ["--ctx-size", str(slots * context), "--threads", str(threads), "--threads-batch", str(threads)]
         # Without --no-repack a build by GCC 12 dies on processors with AMX (llama_model.model_parameters says why);
         # weights lie then as they do for our engine.
-        # Flash attention halves its speed on a CPU, as it does ours: both do without.
-        argv += ["--flash-attn", "off"]
+        if tuned:
+            argv += ["--flash-attn", "off"]
         argv += ["--host", "127.0.0.1", "--port", str(_PORT), "--no-webui", "--no-repack", "--offline"]
         process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -30,6 +30,14 @@ def test_what_is_free_is_divided_among_sequences(model, monkeypatch, free, seque
     assert room.sequences_for(None, model, wanted=32, cells=256, batch=512, gpu=False) == sequences
 
 
+@pytest.mark.parametrize(
+    ("cells", "gpu", "sequences"),
+    [(1, False, 32), (256, False, 32), (257, False, 16), (512, False, 16), (100_000, False, 16), (100_000, True, 32)],
+)
+def test_short_sequences_are_worth_having_more_of(cells, gpu, sequences):
+    assert room.worthwhile(cells, gpu=gpu) == sequences
+
+
 def test_nobody_is_asked_where_there_is_plenty(model, monkeypatch):
     monkeypatch.setattr(room, "machine_free_bytes", lambda: 10_000 * MIB)
     monkeypatch.setattr(room, "measure", lambda *_: pytest.fail("it was asked"))

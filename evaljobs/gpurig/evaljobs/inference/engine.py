@@ -9,7 +9,7 @@ from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import Completion, EngineSettings, Request
 from gpurig.evaljobs.inference.answers import Answer, failed
 from gpurig.evaljobs.inference.context import Context, NoRoomError
-from gpurig.evaljobs.inference.room import sequences_for
+from gpurig.evaljobs.inference.room import sequences_for, worthwhile
 from gpurig.evaljobs.inference.session import Session
 from gpurig.evaljobs.llama_log import last_errors
 from gpurig.evaljobs.llama_model import demand_device, load_model, release
@@ -18,8 +18,6 @@ from gpurig.evaljobs.models import ModelFile
 
 # Prompts' tokens that are computed together: more gains nothing on a CPU, and costs memory.
 _BATCH = 512
-# More sequences than this gain little, and each costs its part of the cache.
-_MOST_ON_CPU, _MOST_ON_GPU = 16, 32
 # Cells beside what a work needs, so that rows can be padded.
 _SPARE_CELLS = 16
 
@@ -48,11 +46,6 @@ class InferenceEngine:
         self._cut = not (
             llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         )
-
-    @property
-    def most_sequences(self) -> int:
-        """Requests that are worth answering at the same time."""
-        return _MOST_ON_GPU if self._gpu else _MOST_ON_CPU
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -108,7 +101,7 @@ class InferenceEngine:
             # The size of the context must not depend on the other requests.
             cells, sequences = self._settings.context, 1
         else:
-            sequences = min(wanted, self._settings.parallel or self.most_sequences)
+            sequences = min(wanted, self._settings.parallel or worthwhile(cells, gpu=self._gpu))
             sequences = sequences_for(self._api, self._file, wanted=sequences, cells=cells, batch=_BATCH, gpu=self._gpu)
         context, sequences = self._context(sequences, cells)
         session = Session(context, sequences=sequences, batch=_BATCH, share=self._cut and not exact, cut=self._cut)
