@@ -20,6 +20,7 @@ from gpurig.evaljobs.stages import RunSettings, check, generate, grade
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suites.prompts import grader_prompt
 from gpurig.evaljobs.suites.suite import Sample, Suite
+from gpurig.evaljobs.suites.trials import trials_of
 
 # More threads than free cores make models of this size slower by orders of magnitude.
 THREADS = 1
@@ -126,7 +127,7 @@ def measure_suite(suite: Suite, models: Path) -> SuiteFigures:
     with tempfile.TemporaryDirectory() as folder:
         settings = RunSettings(
             suite=suite,
-            samples=suite.samples,
+            trials=trials_of(suite),
             out=Path(folder),
             search=Search.of_folders(models),
             provider=LlamaProvider(),

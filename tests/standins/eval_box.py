@@ -13,6 +13,7 @@ from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.engine import EngineProvider
 from gpurig.evaljobs.stages import RunSettings
 from gpurig.evaljobs.suites.suite import Suite, load_suite
+from gpurig.evaljobs.suites.trials import trials_of
 
 from standins.scripted_engine import ScriptedProvider
 from standins.tiny_gguf import write_tiny_gguf
@@ -67,7 +68,7 @@ class EvalBox:
         suite = self.suite()
         fields: dict[str, Any] = {
             "suite": suite,
-            "samples": suite.samples,
+            "trials": trials_of(suite),
             "out": self.out,
             "search": Search.of_folders(self.models),
             "provider": provider or ScriptedProvider(),

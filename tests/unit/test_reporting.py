@@ -14,6 +14,7 @@ from gpurig.evaljobs.records import Generation, ModelRef, Sampling
 from gpurig.evaljobs.results import read_results
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suites.suite import load_suite
+from gpurig.evaljobs.suites.trials import select_trials
 from gpurig.runner.exporter.jobs.summary import UsageFolder
 from standins.gpu_use import GPUS, job_use, used
 
@@ -123,7 +124,8 @@ def test_a_report_that_cannot_be_made_leaves_every_old_file(suite, tmp_path, mon
 
 
 def test_a_selection_is_reported_alone(suite, tmp_path):
-    results = reporting.run_report(load_suite(suite(0.5)), tmp_path, only=("one",))
+    read = load_suite(suite(0.5))
+    results = reporting.run_report(read, tmp_path, trials=select_trials(read, only=("one",)))
     assert [sample.id for sample in results.samples] == ["one"]
     assert results.metric("pass_rate").value == 1.0
 

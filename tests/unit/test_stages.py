@@ -12,6 +12,7 @@ from gpurig.evaljobs.engine import Completion, Request, context_size, thread_cou
 from gpurig.evaljobs.models import find_model, open_model
 from gpurig.evaljobs.stages import RunSettings, StageOutcome, check, generate, grade, run_stages
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, read_records
+from gpurig.evaljobs.suites.trials import trials_of
 from standins.eval_box import EvalBox
 from standins.scripted_engine import ScriptedProvider, by_hash
 from standins.tiny_gguf import write_tiny_gguf
@@ -62,7 +63,7 @@ def test_a_second_run_does_nothing_loads_nothing_and_says_so(box: EvalBox) -> No
 
 
 def test_what_an_earlier_run_did_is_kept_and_counted(box: EvalBox) -> None:
-    generate(box.settings(samples=box.suite().samples[:2]))
+    generate(box.settings(trials=trials_of(box.suite())[:2]))
     provider = ScriptedProvider()
     settings = box.settings(provider)
     assert generate(settings) == StageOutcome(reused=2, done=3, failed=0)
@@ -177,6 +178,7 @@ def test_a_change_that_comes_to_the_same_asks_no_model_and_the_records_follow(
     assert len(records.generations) == len(records.checks) == len(records.grades) == 5
     suite = box.suite()
     assert suite.grader is not None
+    assert suite.generator is not None
     assert records.generations["s0"].model.name == suite.generator.model
     assert records.grades["s0"].model.name == suite.grader.model
     before = {path.name: path.read_bytes() for path in box.out.iterdir()}

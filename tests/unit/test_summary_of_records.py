@@ -10,6 +10,7 @@ from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, Grade, Mo
 from gpurig.evaljobs.results import Metric, Results, read_results
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suites.suite import GateRuleSpec, GeneratorSpec, GraderSpec, Sample, Suite
+from gpurig.evaljobs.suites.trials import trials_of
 from gpurig.evaljobs.summary import RunFacts, summarize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +92,7 @@ def records(**changes) -> RunRecords:
 
 def run(the_suite: Suite | None = None, the_records: RunRecords | None = None) -> Results:
     the_suite = the_suite or suite()
-    return summarize(the_suite, the_suite.samples, the_records or records(), FACTS)
+    return summarize(the_suite, trials_of(the_suite), the_records or records(), FACTS)
 
 
 def test_a_sample_passes_only_with_an_answer_all_checks_and_a_good_grade():

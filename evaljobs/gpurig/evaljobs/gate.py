@@ -13,21 +13,31 @@ from gpurig.evaljobs.suites.suite import GateRuleSpec
 def apply_gate(rules: Sequence[GateRuleSpec], metrics: Sequence[Metric]) -> Gate:
     """Hold every rule against its metric; a limit itself is good enough. A gate without rules passes.
 
+    A rule that names no generator is held against every generator's metric.
+
     Raises:
         InputError: a rule names a metric that the run does not have, or one that is no number.
     """
-    values = {metric.name: metric.value for metric in metrics}
-    outcomes = tuple(_apply(rule, values) for rule in rules)
+    outcomes = tuple(_apply(rule, metric) for rule in rules for metric in _meant(rule, metrics))
     return Gate(passed=all(outcome.passed for outcome in outcomes), rules=outcomes)
 
 
-def _apply(rule: GateRuleSpec, values: dict[str, float]) -> GateRule:
-    value = values.get(rule.metric)
-    if value is None:
+def _meant(rule: GateRuleSpec, metrics: Sequence[Metric]) -> list[Metric]:
+    of_generator = [metric for metric in metrics if rule.generator in {None, metric.generator}]
+    found = [metric for metric in of_generator if metric.name == rule.metric]
+    # Every generator must have it: one that was not measured has not reached it.
+    if not found or len(found) < len({metric.generator for metric in of_generator}):
+        whose = f' of the generator "{rule.generator}"' if rule.generator is not None else ""
+        known = ", ".join(dict.fromkeys(metric.name for metric in of_generator)) or "nothing of it"
         raise InputError(
-            f'the gate asks for "{rule.metric}", which this run did not measure (it has: {", ".join(values)})',
-            hint="correct the suite's gate, or run all of its samples",
+            f'the gate asks for "{rule.metric}"{whose}, which this run did not measure (it has: {known})',
+            hint="correct the suite's gate, or run all of its samples and generators",
         )
+    return found
+
+
+def _apply(rule: GateRuleSpec, metric: Metric) -> GateRule:
+    value = metric.value
     if not math.isfinite(value):
         raise InputError(
             f'the gate asks for "{rule.metric}", which is {value} in this run',
@@ -36,5 +46,10 @@ def _apply(rule: GateRuleSpec, values: dict[str, float]) -> GateRule:
     high_enough = rule.min is None or value >= rule.min
     low_enough = rule.max is None or value <= rule.max
     return GateRule(
-        metric=rule.metric, minimum=rule.min, maximum=rule.max, value=value, passed=high_enough and low_enough
+        metric=rule.metric,
+        generator=metric.generator,
+        minimum=rule.min,
+        maximum=rule.max,
+        value=value,
+        passed=high_enough and low_enough,
     )

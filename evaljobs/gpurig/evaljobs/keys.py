@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import Sampling
-from gpurig.evaljobs.suites.suite import Sample, Suite, digest
+from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
 _GENERATION, _CHECK, _GRADE = 2, 1, 2
@@ -71,10 +71,10 @@ def _together(*, exact: bool) -> dict[str, bool]:
     return {} if exact else {"together": True}
 
 
-def generation_basis(suite: Suite, sample: Sample) -> str:
-    """Over what the suite asks of the generator for a sample."""
+def generation_basis(spec: GeneratorSpec, sample: Sample) -> str:
+    """Over what the suite asks of a generator for a sample; the epoch is in the record, and its seed in the key."""
     asked = sample.model_dump(mode="json", include={"id", "input", "tags", "vars"})
-    return digest({"generator": suite.generator.model_dump(mode="json"), "sample": asked})
+    return digest({"generator": spec.model_dump(mode="json"), "sample": asked})
 
 
 def check_basis(suite: Suite, sample: Sample, output: str) -> str:

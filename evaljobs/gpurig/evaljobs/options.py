@@ -151,11 +151,12 @@ class StageOptions:
         from gpurig.evaljobs.llama import LlamaProvider  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.stages import RunSettings  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415 - heavy
+        from gpurig.evaljobs.suites.trials import select_trials  # noqa: PLC0415 - heavy
 
         suite = load_suite(self.suite)
         return RunSettings(
             suite=suite,
-            samples=suite.select(only=self.only, limit=self.limit),
+            trials=select_trials(suite, only=self.only, limit=self.limit),
             out=self.out,
             search=self.models.search(),
             provider=LlamaProvider(),

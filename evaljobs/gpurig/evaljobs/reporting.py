@@ -12,6 +12,7 @@ from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_ma
 from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suites.suite import Suite
+from gpurig.evaljobs.suites.trials import Trial, trials_of
 from gpurig.evaljobs.summary import RunFacts, summarize
 
 RESULTS = "results.json"
@@ -25,8 +26,7 @@ def run_report(
     suite: Suite,
     out: Path,
     *,
-    only: tuple[str, ...] = (),
-    limit: int | None = None,
+    trials: tuple[Trial, ...] | None = None,
     started: datetime | None = None,
     reused: int = 0,
     gpu_use: tuple[JobGpuUse, ...] = (),
@@ -39,10 +39,9 @@ def run_report(
     Args:
         suite: what the records answer.
         out: the folder of the records, and of the reports.
-        only: the samples that the other stages ran over, as `Suite.select` takes them.
-        limit: likewise.
+        trials: those that the other stages ran over; all of the suite where None.
         started: when the run began; now where None.
-        reused: samples that an earlier run had finished already.
+        reused: trials that an earlier run had finished already.
         gpu_use: what the box's exporter tells of the pipeline's jobs.
 
     Raises:
@@ -57,7 +56,7 @@ def run_report(
         job=job_from_environment(os.environ),
         gpu_use=gpu_use,
     )
-    results = summarize(suite, suite.select(only=only, limit=limit), read_records(out, suite), facts)
+    results = summarize(suite, trials_of(suite) if trials is None else trials, read_records(out, suite), facts)
     # All texts are made before the first is written, so that a failure leaves the old report whole.
     texts = {
         JUNIT: junit_xml(results),

@@ -307,13 +307,30 @@ class Together(Part):
     differing: int
 
 
+class GeneratorRef(Part):
+    """A generator of the run.
+
+    Attributes:
+        name: as the suite has it; "" where there is one without a name.
+        sampling: of its first epoch; the others have the seeds after it.
+    """
+
+    name: str = ""
+    model: ModelRef
+    sampling: Sampling
+
+
 class Results(Part):
     """results.json.
 
     Attributes:
         started, finished: ISO 8601 in UTC.
+        generator, sampling: the first generator's; `generators` has them all, and is empty in files from before there
+            could be several.
         pass_score: the least score 0 … 1 with which a grade passes; None without a grader.
-        reused: samples that an earlier run had finished already.
+        reused: answers that an earlier run had finished already.
+        epochs: how often every sample was asked of every generator.
+        reduce: what its answers come to: "mean", "pass@K", "pass^K", "at-least-K".
         gpu_use: of the pipeline's jobs on this box, by job id; empty where no exporter tells of it.
         together: how the samples were generated; None where each was alone, or where that was not noted.
         comparison: with the baseline, where there is one.
@@ -328,6 +345,9 @@ class Results(Part):
     started: str
     finished: str
     generator: ModelRef
+    generators: tuple[GeneratorRef, ...] = ()
+    epochs: int = 1
+    reduce: str = "mean"
     grader: ModelRef | None = None
     pass_score: float | None = None
     sampling: Sampling

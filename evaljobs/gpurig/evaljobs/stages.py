@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TextIO, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.gguf import read_gguf
@@ -27,10 +27,11 @@ from gpurig.evaljobs.engine import (
 from gpurig.evaljobs.grading.verdicts import grading_request, judge
 from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, generation_key, grade_basis, grade_key
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
-from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampling
+from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampling, TrialRecord
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, StageFile, StageWriter, read_records, read_stage
 from gpurig.evaljobs.suites.prompts import generator_prompt, grader_prompt, prompt_sha256
-from gpurig.evaljobs.suites.suite import Sample, Suite
+from gpurig.evaljobs.suites.suite import GeneratorSpec, Suite
+from gpurig.evaljobs.suites.trials import Trial, sampling_of
 
 R = TypeVar("R", Generation, Checked, Grade)
 
@@ -40,18 +41,18 @@ class RunSettings:
     """Where and how the stages of one run work.
 
     Attributes:
-        samples: the selected ones of the suite, in its order.
+        trials: the selected ones of the suite, in its order.
         out: the folder of the record files.
         search: where models are looked for.
         provider: what loads models.
         threads: CPU threads of the engine; by the model's size where None.
-        parallel: samples that are answered at the same time, at most; the engine's choice where None.
-        exact: one sample after the other.
+        parallel: trials that are answered at the same time, at most; the engine's choice where None.
+        exact: one trial after the other.
         stream: where progress goes; standard error where None.
     """
 
     suite: Suite
-    samples: tuple[Sample, ...]
+    trials: tuple[Trial, ...]
     out: Path
     search: Search
     provider: EngineProvider
@@ -66,9 +67,9 @@ class StageOutcome:
     """What a stage did.
 
     Attributes:
-        reused: samples that an earlier run had finished.
-        done: samples finished now.
-        failed: samples of this run whose record carries an error, reused ones included.
+        reused: trials that an earlier run had finished.
+        done: trials finished now.
+        failed: trials of this run whose record carries an error, reused ones included.
     """
 
     reused: int
@@ -81,8 +82,8 @@ class _Work(Generic[R]):
     """One stage's work.
 
     Attributes:
-        keys: every sample's key, in order.
-        records: makes the records of the samples given, in any order; nothing is loaded before it is iterated.
+        keys: every trial's key, in order.
+        records: makes the records of the trials given, in any order; nothing is loaded before it is iterated.
         current: an earlier record as the suite says it now: the same answer may be to a model by another name, or to a
             template in other words that come to the same prompt.
         failed: whether a record carries an error.
@@ -100,7 +101,7 @@ def run_stages(settings: RunSettings) -> int:
     """Generate, check and grade, one after the other.
 
     Returns:
-        How many samples an earlier run had finished in every stage that has work.
+        How many trials an earlier run had finished in every stage that has work.
 
     Raises:
         InputError: a template asks for what a sample lacks; a damaged model or record file.
@@ -115,42 +116,63 @@ def run_stages(settings: RunSettings) -> int:
     return min(outcome.reused for outcome in outcomes if outcome.reused + outcome.done)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A trial and everything that decides its answer."""
+
+    trial: Trial
+    spec: GeneratorSpec
+    model: ModelFile
+    context: int
+    prompt: str
+    sampling: Sampling
+    basis: str
+
+
 def generate(settings: RunSettings) -> StageOutcome:
-    """Let the generator answer every sample.
+    """Let the generators answer every trial, one model after the other, each loaded once.
 
     Raises:
         InputError: a template asks for what a sample lacks; a damaged model or record file.
         PrerequisiteError: a model, memory or a permission is missing.
     """
-    spec = settings.suite.generator
-    model = _model(spec.model, settings)
-    context = context_size(model, spec.context)
     packages = settings.provider.packages
-    prompts = {sample.id: generator_prompt(spec, sample, model.gguf) for sample in settings.samples}
-    bases = {sample.id: generation_basis(settings.suite, sample) for sample in settings.samples}
+    questions = {question.trial.id: question for question in _questions(settings)}
     keys = {
-        sample: generation_key(
-            model=model,
+        name: generation_key(
+            model=question.model,
             exact=settings.exact,
-            prompt_sha256=prompt_sha256(prompt),
-            sampling=spec.sampling,
-            stop=spec.stop,
-            context=context,
+            prompt_sha256=prompt_sha256(question.prompt),
+            sampling=question.sampling,
+            stop=question.spec.stop,
+            context=question.context,
             packages=packages,
         )
-        for sample, prompt in prompts.items()
+        for name, question in questions.items()
     }
 
-    def records(samples: tuple[str, ...]) -> Iterator[Generation]:
-        requests = [Request(sample, prompts[sample], spec.sampling, stop=spec.stop) for sample in samples]
-        for completion in _answers(settings, model, context, requests):
+    def records(names: tuple[str, ...]) -> Iterator[Generation]:
+        # Generators that differ in what they ask alone share the model in memory.
+        loads: dict[tuple[str, int], list[_Question]] = {}
+        for name in names:
+            question = questions[name]
+            loads.setdefault((question.model.ref.sha256, question.context), []).append(question)
+        for together in loads.values():
+            yield from answered(together)
+
+    def answered(together: list[_Question]) -> Iterator[Generation]:
+        requests = [Request(one.trial.id, one.prompt, one.sampling, stop=one.spec.stop) for one in together]
+        for completion in _answers(settings, together[0].model, together[0].context, requests):
+            question = questions[completion.id]
             yield Generation(
-                sample=completion.id,
+                sample=question.trial.sample.id,
+                generator=question.trial.generator,
+                epoch=question.trial.epoch,
                 key=keys[completion.id],
-                basis=bases[completion.id],
-                model=model.ref,
-                prompt_sha256=prompt_sha256(prompts[completion.id]),
-                sampling=Sampling(**spec.sampling.model_dump()),
+                basis=question.basis,
+                model=question.model.ref,
+                prompt_sha256=prompt_sha256(question.prompt),
+                sampling=question.sampling,
                 output=completion.text,
                 finish=completion.finish,
                 error=completion.error,
@@ -163,7 +185,8 @@ def generate(settings: RunSettings) -> StageOutcome:
             )
 
     def current(record: Generation) -> Generation:
-        return record.model_copy(update={"basis": bases[record.sample], "model": _ref_now(record.model, model.ref)})
+        question = questions[record.trial]
+        return record.model_copy(update={"basis": question.basis, "model": _ref_now(record.model, question.model.ref)})
 
     content = read_stage(settings.out / GENERATIONS, Generation)
     return _finish(
@@ -171,8 +194,27 @@ def generate(settings: RunSettings) -> StageOutcome:
     )
 
 
+def _questions(settings: RunSettings) -> Iterator[_Question]:
+    """What every trial asks; the epochs of a sample ask the same with another seed."""
+    specs = settings.suite.named_generators
+    files: dict[str, ModelFile] = {}
+    asked: dict[tuple[str, str], tuple[str, str]] = {}
+    for trial in settings.trials:
+        spec = specs[trial.generator]
+        if spec.model not in files:
+            files[spec.model] = _model(spec.model, settings)
+        model = files[spec.model]
+        same = trial.sample.id, trial.generator
+        if same not in asked:
+            prompt = generator_prompt(spec, trial.sample, model.gguf)
+            asked[same] = prompt, generation_basis(spec, trial.sample)
+        prompt, basis = asked[same]
+        sampling = Sampling(**sampling_of(spec, trial.epoch).model_dump())
+        yield _Question(trial, spec, model, context_size(model, spec.context), prompt, sampling, basis)
+
+
 def check(settings: RunSettings) -> StageOutcome:
-    """Run the checks over every generation; a sample that has no answer or no checks is passed over.
+    """Run the checks over every generation; one that has no answer or no checks is passed over.
 
     Raises:
         InputError: a sample was not generated, or for another version of the suite; a damaged record file.
@@ -180,7 +222,7 @@ def check(settings: RunSettings) -> StageOutcome:
     """
     generations = _answered(settings)
     packages = _check_packages()
-    samples = {sample.id: sample for sample in settings.samples if sample.id in generations}
+    samples = {trial.id: trial.sample for trial in settings.trials if trial.id in generations}
     samples = {name: sample for name, sample in samples.items() if settings.suite.checks_of(sample)}
     answers = {
         name: Answer(generations[name].output, input=sample.input, reference=sample.reference)
@@ -191,15 +233,20 @@ def check(settings: RunSettings) -> StageOutcome:
 
     def records(names: tuple[str, ...]) -> Iterator[Checked]:
         for name in names:
-            outcomes = tuple(run_check(spec, answers[name]) for spec in settings.suite.checks_of(samples[name]))
-            yield Checked(sample=name, key=keys[name], basis=bases[name], outcomes=outcomes, packages=packages)
+            yield Checked(
+                **_whose(generations[name]),
+                key=keys[name],
+                basis=bases[name],
+                outcomes=tuple(run_check(spec, answers[name]) for spec in settings.suite.checks_of(samples[name])),
+                packages=packages,
+            )
 
     content = read_stage(settings.out / CHECKS, Checked)
     return _finish(_Work("check", content, keys, records, lambda record: record, lambda _: False), settings)
 
 
 def grade(settings: RunSettings) -> StageOutcome:
-    """Let the grader judge every generation; a sample that has no answer is passed over.
+    """Let the grader judge every generation; one that has no answer is passed over.
 
     A suite without a grader has nothing to grade: nothing is read or written.
 
@@ -214,18 +261,13 @@ def grade(settings: RunSettings) -> StageOutcome:
     model = _model(spec.model, settings)
     context = context_size(model, spec.context)
     packages = settings.provider.packages
-    bases = {
-        sample.id: grade_basis(settings.suite, sample, generations[sample.id].output)
-        for sample in settings.samples
-        if sample.id in generations
-    }
+    samples = {trial.id: trial.sample for trial in settings.trials if trial.id in generations}
+    bases = {name: grade_basis(settings.suite, sample, generations[name].output) for name, sample in samples.items()}
     prompts = {
-        sample.id: grader_prompt(spec, sample, generations[sample.id].output, model.gguf)
-        for sample in settings.samples
-        if sample.id in generations
+        name: grader_prompt(spec, sample, generations[name].output, model.gguf) for name, sample in samples.items()
     }
     keys = {
-        sample: grade_key(
+        name: grade_key(
             model=model,
             exact=settings.exact,
             prompt_sha256=prompt_sha256(prompt),
@@ -233,15 +275,15 @@ def grade(settings: RunSettings) -> StageOutcome:
             context=context,
             packages=packages,
         )
-        for sample, prompt in prompts.items()
+        for name, prompt in prompts.items()
     }
 
-    def records(samples: tuple[str, ...]) -> Iterator[Grade]:
-        requests = [grading_request(sample, prompts[sample], spec.verdicts) for sample in samples]
+    def records(names: tuple[str, ...]) -> Iterator[Grade]:
+        requests = [grading_request(name, prompts[name], spec.verdicts) for name in names]
         for completion in _answers(settings, model, context, requests):
             verdict = judge(completion, spec.verdicts)
             yield Grade(
-                sample=completion.id,
+                **_whose(generations[completion.id]),
                 key=keys[completion.id],
                 basis=bases[completion.id],
                 model=model.ref,
@@ -256,7 +298,7 @@ def grade(settings: RunSettings) -> StageOutcome:
             )
 
     def current(record: Grade) -> Grade:
-        return record.model_copy(update={"basis": bases[record.sample], "model": _ref_now(record.model, model.ref)})
+        return record.model_copy(update={"basis": bases[record.trial], "model": _ref_now(record.model, model.ref)})
 
     content = read_stage(settings.out / GRADES, Grade)
     return _finish(_Work("grade", content, keys, records, current, lambda record: bool(record.error)), settings)
@@ -265,9 +307,10 @@ def grade(settings: RunSettings) -> StageOutcome:
 def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
     """Append the records that are missing."""
     finished = work.content.finished(work.keys)
-    missing = tuple(sample for sample in work.keys if sample not in finished)
+    missing = tuple(name for name in work.keys if name not in finished)
     failed = sum(work.failed(record) for record in finished.values())
     stream = settings.stream or sys.stderr
+    what = _things(settings)
     writer = StageWriter(work.content, work.keys)
     try:
         for record in finished.values():
@@ -276,15 +319,15 @@ def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
         if not work.keys:
             print(f"{work.label}: no sample has anything to {work.label}", file=stream)
         elif not missing:
-            print(f"{work.label}: all {len(work.keys)} samples done already", file=stream)
+            print(f"{work.label}: all {len(work.keys)} {what} done already", file=stream)
         else:
             if finished:
-                print(f"{work.label}: {len(finished)} of {len(work.keys)} samples done already", file=stream)
+                print(f"{work.label}: {len(finished)} of {len(work.keys)} {what} done already", file=stream)
             with Progress(work.label, len(work.keys), done=len(finished), stream=stream) as progress:
                 for record in work.records(missing):
                     writer.append(record)
                     failed += work.failed(record)
-                    progress.advance(record.sample)
+                    progress.advance(record.trial)
         writer.finish()
     finally:
         writer.close()
@@ -301,17 +344,27 @@ def _answers(
 
 
 def _answered(settings: RunSettings) -> dict[str, Generation]:
-    """The generations of the selected samples that have an answer."""
+    """The generations of the selected trials that have an answer."""
     generations = read_records(settings.out, settings.suite).generations
-    missing = [sample.id for sample in settings.samples if sample.id not in generations]
+    missing = [trial.id for trial in settings.trials if trial.id not in generations]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(settings.samples)} samples have no generation in {settings.out / GENERATIONS} "
-            f'for this suite as it is now; the first is "{missing[0]}"',
+            f"{len(missing)} of {len(settings.trials)} {_things(settings)} have no generation in "
+            f'{settings.out / GENERATIONS} for this suite as it is now; the first is "{missing[0]}"',
             hint="run `gpurig-job generate` with the same suite, --out, --only and --limit first",
         )
-    chosen = [generations[sample.id] for sample in settings.samples]
-    return {record.sample: record for record in chosen if record.finish != "error"}
+    chosen = [generations[trial.id] for trial in settings.trials]
+    return {record.trial: record for record in chosen if record.finish != "error"}
+
+
+def _whose(record: TrialRecord) -> dict[str, Any]:
+    """The fields of a record about the same trial."""
+    return {"sample": record.sample, "generator": record.generator, "epoch": record.epoch}
+
+
+def _things(settings: RunSettings) -> str:
+    """What a person calls the trials: samples, where each has one answer."""
+    return "samples" if all(trial.id == trial.sample.id for trial in settings.trials) else "answers"
 
 
 def _model(name: str, settings: RunSettings) -> ModelFile:

@@ -1,6 +1,6 @@
 """The record files between stages: appended durably, read with every damage named, locked while a stage writes.
 
-A file holds records and, before them, what each run wanted (a "run" line: every sample's key). The last run line says
+A file holds records and, before them, what each run wanted (a "run" line: every trial's key). The last run line says
 which records count; of records with the same key the last one does. So a file only grows: a sample that was finished
 is never lost or done again, and one that another version of the suite made is never taken for this one's.
 """
@@ -22,6 +22,7 @@ from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, 
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
 from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
 from gpurig.evaljobs.suites.suite import Suite
+from gpurig.evaljobs.suites.trials import trials_of
 
 GENERATIONS = "generations.jsonl"
 CHECKS = "checks.jsonl"
@@ -42,7 +43,7 @@ class StageFile(Generic[R]):
 
     Attributes:
         run: what the last run wanted; None where no run began.
-        records: by sample and key, the last one of each.
+        records: by trial and key, the last one of each.
     """
 
     path: Path
@@ -50,19 +51,19 @@ class StageFile(Generic[R]):
     records: Mapping[tuple[str, str], R] = field(repr=False)
 
     def finished(self, keys: Mapping[str, str] | None = None) -> dict[str, R]:
-        """The records that have the wanted keys, by sample, in the order of the keys.
+        """The records that have the wanted keys, by trial, in the order of the keys.
 
         Args:
-            keys: by sample; those of the last run where None.
+            keys: by trial; those of the last run where None.
         """
         wanted = keys if keys is not None else (self.run.keys if self.run else {})
-        found = ((sample, self.records.get((sample, key))) for sample, key in wanted.items())
-        return {sample: record for sample, record in found if record is not None}
+        found = ((trial, self.records.get((trial, key))) for trial, key in wanted.items())
+        return {trial: record for trial, record in found if record is not None}
 
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What the stages wrote, each by the sample's id."""
+    """What the stages wrote, each by the trial's id."""
 
     generations: Mapping[str, Generation]
     checks: Mapping[str, Checked]
@@ -91,7 +92,7 @@ def read_stage(path: Path, kind: type[R]) -> StageFile[R]:
                 f"{path}:{number}: no record of this stage: {f'{where}: ' if where else ''}{first['msg']}",
                 hint="delete that line and run the stage again: it does only what is missing",
             ) from error
-        records[record.sample, record.key] = record
+        records[record.trial, record.key] = record
     return StageFile(path, run, records)
 
 
@@ -103,11 +104,12 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
     Raises:
         InputError: a damaged file. PrerequisiteError: no permission.
     """
-    samples = {sample.id: sample for sample in suite.samples}
+    samples = {trial.id: trial.sample for trial in trials_of(suite)}
+    specs = suite.named_generators
     generations = {
         name: record
         for name, record in read_stage(out / GENERATIONS, Generation).finished().items()
-        if name in samples and record.basis == generation_basis(suite, samples[name])
+        if name in samples and record.basis == generation_basis(specs[record.generator], samples[name])
     }
     return RunRecords(
         generations=generations,

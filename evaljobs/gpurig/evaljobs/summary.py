@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
-from gpurig.evaljobs.results import JobGpuUse, JobRef, Metric, Results, SampleGrade, SampleResult, Together
+from gpurig.evaljobs.results import (
+    GeneratorRef,
+    JobGpuUse,
+    JobRef,
+    Metric,
+    Results,
+    SampleGrade,
+    SampleResult,
+    Together,
+)
 from gpurig.evaljobs.statistics.intervals import wilson_interval
+from gpurig.evaljobs.statistics.reducers import Reducer
 from gpurig.evaljobs.store import RunRecords
-from gpurig.evaljobs.suites.suite import Sample, Suite
+from gpurig.evaljobs.suites.suite import Suite
+from gpurig.evaljobs.suites.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class RunFacts:
 
     Attributes:
         started, finished: ISO 8601 in UTC.
-        reused: samples that an earlier run had finished already.
+        reused: trials that an earlier run had finished already.
         gpu_use: what the box's exporter tells of the pipeline's jobs.
     """
 
@@ -33,30 +43,35 @@ class RunFacts:
     gpu_use: tuple[JobGpuUse, ...] = ()
 
 
-def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, facts: RunFacts) -> Results:
-    """The results of `samples`, which are the suite's or a selection of them.
+def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts: RunFacts) -> Results:
+    """The results of `trials`, which are the suite's or a selection of them; at least one.
 
     Raises:
-        InputError: a sample lacks a record (the message names the stage to run), two models wrote the records of one
+        InputError: a trial lacks a record (the message names the stage to run), two models wrote the records of one
             stage, a figure in them is not a number, or the gate asks for a metric that the run does not have.
     """
-    _demand("generate", samples, records.generations)
-    # A sample that could not be generated may have been passed over by the later stages.
-    answered = [sample for sample in samples if records.generations[sample.id].finish != "error"]
-    _demand("check", [sample for sample in answered if suite.checks_of(sample)], records.checks)
+    _demand("generate", trials, records.generations)
+    # A trial that could not be generated may have been passed over by the later stages.
+    answered = [trial for trial in trials if records.generations[trial.id].finish != "error"]
+    _demand("check", [trial for trial in answered if suite.checks_of(trial.sample)], records.checks)
     if suite.grader:
         _demand("grade", answered, records.grades)
-    generations = [records.generations[sample.id] for sample in samples]
-    grades = [records.grades[sample.id] for sample in samples if sample.id in records.grades] if suite.grader else []
-    done = tuple(_sample(suite, sample, records) for sample in samples)
-    metrics = tuple(_metrics(suite, done))
+    generations = [records.generations[trial.id] for trial in trials]
+    grades = [records.grades[trial.id] for trial in trials if trial.id in records.grades] if suite.grader else []
+    done = tuple(_result(suite, trial, records) for trial in trials)
+    generators = _generators(generations)
+    metrics = tuple(
+        metric
+        for one in generators
+        for metric in _metrics(suite, one.name, [result for result in done if result.generator == one.name])
+    )
     for metric in metrics:
         if not math.isfinite(metric.value):
             raise InputError(
                 f'"{metric.name}" comes to {metric.value}: a score or a time in the records is not a usable number',
                 hint="delete the record files in --out and run the stages again",
             )
-    checks = [records.checks[sample.id] for sample in samples if sample.id in records.checks]
+    checks = [records.checks[trial.id] for trial in trials if trial.id in records.checks]
     packages: dict[str, str] = {}
     for written in (generations, checks, grades):
         for record in written:
@@ -67,7 +82,10 @@ def summarize(suite: Suite, samples: Sequence[Sample], records: RunRecords, fact
         description=suite.description,
         started=facts.started,
         finished=facts.finished,
-        generator=_one_model("generate", [record.model for record in generations]),
+        generator=generators[0].model,
+        generators=generators,
+        epochs=suite.epochs.n,
+        reduce=suite.epochs.reduce,
         grader=_one_model("grade", [record.model for record in grades]) if grades else None,
         pass_score=suite.grader.pass_score if suite.grader else None,
         sampling=generations[0].sampling,
@@ -88,8 +106,23 @@ def _together(generations: Sequence[Generation]) -> Together | None:
     return Together(parallel=parallel, tried=len(tried), differing=tried.count(False)) if parallel > 1 else None
 
 
-def _demand(stage: str, samples: Sequence[Sample], records: Mapping[str, object]) -> None:
-    missing = [sample.id for sample in samples if sample.id not in records]
+def _generators(generations: Sequence[Generation]) -> tuple[GeneratorRef, ...]:
+    """Every generator, in the order of its first trial; the epochs of one differ in their seed alone."""
+    by_name: dict[str, list[Generation]] = {}
+    for record in generations:
+        by_name.setdefault(record.generator, []).append(record)
+    return tuple(
+        GeneratorRef(
+            name=name,
+            model=_one_model("generate", [record.model for record in records]),
+            sampling=records[0].sampling,
+        )
+        for name, records in by_name.items()
+    )
+
+
+def _demand(stage: str, trials: Sequence[Trial], records: Mapping[str, object]) -> None:
+    missing = [trial.id for trial in trials if trial.id not in records]
     if missing:
         which = f'sample "{missing[0]}"' + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise InputError(
@@ -108,17 +141,20 @@ def _one_model(stage: str, models: Sequence[ModelRef]) -> ModelRef:
     return models[0]
 
 
-def _sample(suite: Suite, sample: Sample, records: RunRecords) -> SampleResult:
-    generation = records.generations[sample.id]
-    outcomes = _outcomes(suite, sample, generation, records.checks.get(sample.id))
-    record = records.grades.get(sample.id) if suite.grader else None
+def _result(suite: Suite, trial: Trial, records: RunRecords) -> SampleResult:
+    generation, sample = records.generations[trial.id], trial.sample
+    outcomes = _outcomes(suite, trial, generation, records.checks.get(trial.id))
+    record = records.grades.get(trial.id) if suite.grader else None
     grade = None
     if record is not None:
         grade = SampleGrade(
             verdict=record.verdict, score=record.score, probabilities=record.probabilities, error=record.error
         )
     return SampleResult(
-        id=sample.id,
+        id=trial.id,
+        sample=sample.id,
+        generator=trial.generator,
+        epoch=trial.epoch,
         tags=sample.tags,
         input=sample.input,
         output=generation.output,
@@ -136,15 +172,13 @@ def _sample(suite: Suite, sample: Sample, records: RunRecords) -> SampleResult:
     )
 
 
-def _outcomes(
-    suite: Suite, sample: Sample, generation: Generation, checked: Checked | None
-) -> tuple[CheckOutcome, ...]:
-    """The sample's outcomes; every check of a sample without an answer has failed, whatever it would say of ""."""
+def _outcomes(suite: Suite, trial: Trial, generation: Generation, checked: Checked | None) -> tuple[CheckOutcome, ...]:
+    """The trial's outcomes; every check of one without an answer has failed, whatever it would say of ""."""
     if generation.finish != "error":
         return checked.outcomes if checked else ()
     return tuple(
         CheckOutcome(check=spec.kind, label=spec.label, passed=False, message="there is no answer")
-        for spec in suite.checks_of(sample)
+        for spec in suite.checks_of(trial.sample)
     )
 
 
@@ -152,39 +186,84 @@ def _grade_passes(grade: SampleGrade | None, pass_score: float) -> bool:
     return grade is not None and not grade.error and grade.score >= pass_score
 
 
-def _metrics(suite: Suite, samples: Sequence[SampleResult]) -> list[Metric]:
-    """The run's metrics; docs/reports.md says what each counts."""
+def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> list[Metric]:
+    """A generator's metrics; docs/reports.md says what each counts.
+
+    A sample is the unit: its epochs become one value first, and two checks on one answer are not two trials.
+    """
+    samples = _Samples(generator, trials)
+    mean, reducer = Reducer(), suite.epochs.reducer
     metrics = [
-        _share("pass_rate", samples, lambda sample: sample.passed),
-        _share("generated_rate", samples, lambda sample: sample.finish != "error"),
+        samples.share("pass_rate", reducer, lambda trial: trial.passed),
+        samples.share("generated_rate", mean, lambda trial: trial.finish != "error"),
     ]
-    # A sample is the unit, not a check: two checks on one answer are not two independent trials.
-    checked = [sample for sample in samples if sample.checks]
-    if checked:
-        metrics.append(_share("check_pass_rate", checked, lambda sample: all(o.passed for o in sample.checks)))
-    for kind in dict.fromkeys(outcome.check for sample in samples for outcome in sample.checks):
-        of_kind = [[o for o in sample.checks if o.check == kind] for sample in checked]
-        groups = [group for group in of_kind if group]
-        metrics.append(_share(f"check_pass_rate.{kind}", groups, lambda group: all(o.passed for o in group)))
+    kinds = tuple(dict.fromkeys(outcome.check for trial in trials for outcome in trial.checks))
+    if kinds:
+        metrics.append(_check_rate(samples, "check_pass_rate", reducer, kinds))
+    metrics += [_check_rate(samples, f"check_pass_rate.{kind}", reducer, (kind,)) for kind in kinds]
     if suite.grader:
         pass_score = suite.grader.pass_score
-        graded = [sample.grade.score for sample in samples if sample.grade and not sample.grade.error]
         metrics += [
-            _share("graded_rate", samples, lambda sample: bool(sample.grade and not sample.grade.error)),
-            # A sample without a verdict counts 0, so that a hole cannot raise the mean.
-            Metric(name="grade_mean", value=sum(graded) / len(samples), n=len(samples)),
-            _share("grade_pass_rate", samples, lambda sample: _grade_passes(sample.grade, pass_score)),
+            samples.share("graded_rate", mean, lambda trial: bool(trial.grade and not trial.grade.error)),
+            # An answer without a verdict counts 0, so that a hole cannot raise the mean.
+            samples.mean("grade_mean", lambda trial: trial.grade.score if trial.grade and not trial.grade.error else 0),
+            samples.share("grade_pass_rate", reducer, lambda trial: _grade_passes(trial.grade, pass_score)),
         ]
-    seconds = sum(sample.seconds for sample in samples)
-    tokens = sum(sample.completion_tokens for sample in samples)
-    metrics.append(Metric(name="tokens_per_second", value=tokens / seconds if seconds > 0 else 0.0, n=len(samples)))
-    return metrics
+    seconds = sum(trial.seconds for trial in trials)
+    tokens = sum(trial.completion_tokens for trial in trials)
+    speed = tokens / seconds if seconds > 0 else 0.0
+    return [*metrics, Metric(name="tokens_per_second", generator=generator, value=speed, n=len(samples))]
 
 
-T = TypeVar("T")
+def _check_rate(samples: _Samples, name: str, reducer: Reducer, kinds: Sequence[str]) -> Metric:
+    """Of the samples that have checks of these kinds: those that passed all of them."""
+
+    def of_kinds(trial: SampleResult) -> Iterable[CheckOutcome]:
+        return (outcome for outcome in trial.checks if outcome.check in kinds)
+
+    return samples.share(
+        name,
+        reducer,
+        lambda trial: all(outcome.passed for outcome in of_kinds(trial)),
+        having=lambda trial: any(True for _ in of_kinds(trial)),
+    )
 
 
-def _share(name: str, items: Sequence[T], good: Callable[[T], bool]) -> Metric:
-    count = sum(good(item) for item in items)
-    low, high = wilson_interval(count, len(items))
-    return Metric(name=name, value=count / len(items), n=len(items), low=low, high=high)
+class _Samples:
+    """The trials of one generator by sample, and what they come to."""
+
+    def __init__(self, generator: str, trials: Sequence[SampleResult]) -> None:
+        self._generator = generator
+        self._epochs: dict[str, list[SampleResult]] = {}
+        for trial in trials:
+            self._epochs.setdefault(trial.of, []).append(trial)
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    def share(
+        self,
+        name: str,
+        reducer: Reducer,
+        good: Callable[[SampleResult], bool],
+        *,
+        having: Callable[[SampleResult], bool] = lambda _: True,
+    ) -> Metric:
+        """The mean over the samples that `having` takes of what `reducer` makes of their good and bad trials.
+
+        Where every sample's value is 0 or 1 its interval is Wilson's.
+        """
+        groups = [epochs for epochs in self._epochs.values() if having(epochs[0])]
+        values = [reducer.reduce([good(trial) for trial in epochs]) for epochs in groups]
+        count = math.fsum(values)
+        low, high = None, None
+        if all(value in {0.0, 1.0} for value in values):
+            low, high = wilson_interval(round(count), len(values))
+        return Metric(
+            name=name, generator=self._generator, value=count / len(values), n=len(values), low=low, high=high
+        )
+
+    def mean(self, name: str, value: Callable[[SampleResult], float]) -> Metric:
+        """The mean over the samples of the mean over their trials."""
+        values = [math.fsum(value(trial) for trial in epochs) / len(epochs) for epochs in self._epochs.values()]
+        return Metric(name=name, generator=self._generator, value=math.fsum(values) / len(values), n=len(values))

@@ -22,6 +22,7 @@ from gpurig.evaljobs.report.words import number, rule_text
 from gpurig.evaljobs.reporting import HTML, run_report
 from gpurig.evaljobs.results import JobGpuUse, Results
 from gpurig.evaljobs.suites.suite import load_suite
+from gpurig.evaljobs.suites.trials import select_trials
 
 
 @dataclass(frozen=True)
@@ -115,5 +116,7 @@ def report(
     Writes results.json, junit.xml, metrics.txt, note.md and report.html into the folder of the records. Exits with 3
     where the gate fails.
     """
-    results = run_report(load_suite(suite), out, only=only, limit=limit, gpu_use=told_gpu_use(gpu_use))
+    read = load_suite(suite)
+    trials = select_trials(read, only=only, limit=limit)
+    results = run_report(read, out, trials=trials, gpu_use=told_gpu_use(gpu_use))
     conclude(results, out, NoteOptions(note, note_token_file))

@@ -99,8 +99,7 @@ def eval_(
         results = run_report(
             settings.suite,
             out,
-            only=only,
-            limit=limit,
+            trials=settings.trials,
             started=started,
             reused=reused,
             gpu_use=told_gpu_use(gpu_use),
@@ -119,7 +118,11 @@ def validate(*, suite: Path) -> None:
 
     read = load_suite(suite)
     checks = sum(len(read.checks_of(sample)) for sample in read.samples)
-    grader = harmless(read.grader.model) if read.grader else "none"
     click.echo(f"{harmless(str(read.path))} is valid: {read.name}, {len(read.samples)} samples, {checks} checks")
-    click.echo(f"generator {harmless(read.generator.model)}, grader {grader}, {len(read.gate)} gate rules")
+    for name, spec in read.named_generators.items():
+        click.echo(harmless(f"generator {name}: {spec.model}" if name else f"generator {spec.model}"))
+    if read.epochs.n > 1:
+        click.echo(f"{read.epochs.n} epochs, reduced by {read.epochs.reduce}")
+    click.echo(harmless(f"grader {read.grader.model}" if read.grader else "no grader"))
+    click.echo(f"{len(read.gate)} gate rules")
     click.echo(f"sha256 {read.sha256}")

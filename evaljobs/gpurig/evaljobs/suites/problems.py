@@ -67,7 +67,10 @@ def validate_suite(path: Path) -> SuiteFile:
     """
     sources = _read(path)
     data = sources.data
-    problems = [sources.problem(location, message) for location, message in _duplicate_ids(data, sources)]
+    problems = [
+        sources.problem(location, message)
+        for location, message in (*_duplicate_ids(data, sources), *_generator_missing(data))
+    ]
     try:
         # Through JSON, because pydantic's strict mode takes lists for tuples there.
         suite = SuiteFile.model_validate_json(json.dumps(data), strict=True)
@@ -120,12 +123,30 @@ def _duplicate_ids(data: Any, sources: _Sources) -> Iterator[tuple[Location, str
             first[name] = index
 
 
+def _generator_missing(data: Any) -> Iterator[tuple[Location, str]]:
+    if "generator" in data and data.get("generators"):
+        yield ("generators",), "give generator or generators, not both"
+    elif "generator" not in data and not data.get("generators"):
+        yield ("generator",), "is missing: say which model answers"
+
+
 def _contradictions(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
     """What only the whole suite shows: gate rules about something that the run will not measure."""
+    for name, spec in suite.named_generators.items():
+        if spec.sampling.seed + suite.epochs.n > 2**32:
+            where: Location = ("generators", name, "sampling") if name else ("generator", "sampling")
+            yield (*where, "seed"), f"the seeds of {suite.epochs.n} epochs must all be under {2**32}"
     kinds = {spec.kind for spec in suite.checks} | {spec.kind for sample in suite.samples for spec in sample.checks}
     known = (*GATE_METRICS, *(f"check_pass_rate.{kind}" for kind in sorted(kinds)))
     for index, rule in enumerate(suite.gate):
-        location = ("gate", index, "metric")
+        location: Location = ("gate", index, "metric")
+        if rule.generator is not None and rule.generator not in suite.generators:
+            names = tuple(suite.generators)
+            which = f" (known: {', '.join(names)})" if names else ": the suite has one, without a name"
+            yield (
+                ("gate", index, "generator"),
+                f'unknown generator "{rule.generator}"{_meant(rule.generator, names)}{which}',
+            )
         if rule.metric not in known:
             yield location, f'unknown metric "{rule.metric}"{_meant(rule.metric, known)} (known: {", ".join(known)})'
         elif rule.metric.startswith("grade") and suite.grader is None:
@@ -206,7 +227,8 @@ def _fields_at(model: type[BaseModel], location: Location) -> tuple[str, ...]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = annotation.model_fields[str(part)].annotation
         else:
-            annotation = typing.get_args(annotation)[0]
+            # The values of a mapping, the items of a list.
+            annotation = typing.get_args(annotation)[1 if typing.get_origin(annotation) is dict else 0]
         annotation = _unwrapped(annotation)
     return tuple(annotation.model_fields)
 

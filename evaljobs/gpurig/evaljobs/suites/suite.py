@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -23,6 +24,7 @@ from pydantic import (
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.checks import CheckSpec, parse_check
 from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.statistics.reducers import Reducer, parse_reducer
 from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, check_template
 
 SUITE_VERSION: Literal[1] = 1
@@ -152,9 +154,14 @@ class Sample(Strict):
 
 
 class GateRuleSpec(Strict):
-    """A demand on one metric of the run: at least `min`, at most `max`."""
+    """A demand on one metric of the run: at least `min`, at most `max`.
+
+    Attributes:
+        generator: whose metric; None: every generator's.
+    """
 
     metric: NonEmpty
+    generator: str | None = Field(default=None, exclude_if=lambda name: name is None)
     min: float | None = None
     max: float | None = None
 
@@ -167,17 +174,70 @@ class GateRuleSpec(Strict):
         return self
 
 
+def _reducer(text: str) -> str:
+    parse_reducer(text)
+    return text
+
+
+class EpochsSpec(Strict):
+    """How often every sample is asked, and what the answers come to.
+
+    Attributes:
+        reduce: "mean", "pass@K", "pass^K" or "at-least-K" (`statistics.reducers`).
+    """
+
+    n: int = Field(default=1, ge=1, le=1000)
+    reduce: Annotated[str, AfterValidator(_reducer)] = "mean"
+
+    @property
+    def reducer(self) -> Reducer:
+        """What makes one value of a sample's epochs."""
+        return parse_reducer(self.reduce)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.reducer.k > self.n:
+            raise ValueError(f'reduce: "{self.reduce}" needs at least {self.reducer.k} epochs, and n is {self.n}')
+        return self
+
+
+def _epochs(value: object) -> object:
+    """`epochs: 5` is short for `epochs: {n: 5}`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"n": value}
+    if isinstance(value, dict):
+        return value
+    raise ValueError("must be a whole number, or a mapping such as {n: 5, reduce: mean}")
+
+
+_ONE_EPOCH = EpochsSpec()
+
+
 class SuiteFile(Strict):
-    """suite.yaml, its samples file written in."""
+    """suite.yaml, its samples file written in.
+
+    Attributes:
+        generator: the only one; None where `generators` names several.
+    """
 
     version: Literal[1]
     name: Name
     description: str = ""
-    generator: GeneratorSpec
+    generator: GeneratorSpec | None = None
+    # What was not in the first suites is left out of their hash: it stays what it was.
+    generators: dict[Name, GeneratorSpec] = Field(default_factory=dict, exclude_if=lambda names: not names)
+    epochs: Annotated[EpochsSpec, BeforeValidator(_epochs)] = Field(
+        default=_ONE_EPOCH, exclude_if=lambda epochs: epochs == _ONE_EPOCH
+    )
     grader: GraderSpec | None = None
     checks: tuple[CheckEntry, ...] = ()
     samples: tuple[Sample, ...] = Field(min_length=1)
     gate: tuple[GateRuleSpec, ...] = ()
+
+    @property
+    def named_generators(self) -> dict[str, GeneratorSpec]:
+        """Every generator by its name; the only one of `generator` has the name ""."""
+        return {"": self.generator} if self.generator is not None else dict(self.generators)
 
 
 class Suite(SuiteFile):
@@ -199,20 +259,6 @@ class Suite(SuiteFile):
     def checks_of(self, sample: Sample) -> tuple[CheckSpec, ...]:
         """The suite's checks, then the sample's own."""
         return (*self.checks, *sample.checks)
-
-    def select(self, *, only: tuple[str, ...] = (), limit: int | None = None) -> tuple[Sample, ...]:
-        """The samples with the ids `only` (all where it is empty), at most the first `limit` of them.
-
-        Raises:
-            InputError: an id that the suite does not have.
-        """
-        unknown = set(only) - {sample.id for sample in self.samples}
-        if unknown:
-            raise InputError(
-                f'suite "{self.name}" has no sample "{min(unknown)}"', hint=f"{self.path} lists the samples' ids"
-            )
-        chosen = tuple(sample for sample in self.samples if not only or sample.id in only)
-        return chosen if limit is None else chosen[:limit]
 
 
 def load_suite(path: Path) -> Suite:
