@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from gpurig.evaljobs.inference.scheduler import Scheduler, common, tree_size
-from gpurig.evaljobs.inference.works import Branch, Row, Step, Work
+from gpurig.evaljobs.inference.works import Branch, Group, Row, Step, Work
 from hypothesis import given
 from hypothesis import strategies as st
 
 CELLS, BATCH = 48, 16
+BASE, ONE, OTHER = (), (("a", 1.0),), (("a", 0.5), ("b", 1.0))
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Cache:
     computed: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     branches: dict[str, list[int]] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
 
     def run(self, step: Step, works: dict[str, Work]) -> list[Row]:
         """Do a step; the rows whose last token's logits it gives."""
@@ -30,6 +32,8 @@ class Cache:
             assert copy.keep <= len(self.sequences[copy.source])
             assert self.cut or copy.keep == 0
             self.sequences[copy.target] = self.sequences[copy.source][: copy.keep]
+            if copy.source in self.groups:
+                self.groups[copy.target] = self.groups[copy.source]
         lengths = {len(row.tokens) + row.padding for row in step.rows}
         assert len(lengths) <= 1
         assert [row.sequence for row in step.rows] == sorted({row.sequence for row in step.rows})
@@ -38,6 +42,9 @@ class Cache:
         told = []
         for row in step.rows:
             held, work = self.sequences[row.sequence], works[row.work]
+            assert step.group == work.group, "two groups in one step"
+            assert not held or self.groups[row.sequence] == work.group, "cells of another group"
+            self.groups[row.sequence] = work.group
             assert row.tokens
             assert row.start == len(held), "a gap, or cells that were not cut"
             assert row.start + len(row.tokens) + row.padding <= CELLS
@@ -105,6 +112,7 @@ def works(draw: st.DrawFn) -> list[Work]:
                 prompt=prompt,
                 room=draw(st.integers(0, 6)),
                 branches=tuple(Branch(start, tuple(tokens)) for tokens in branches),
+                group=draw(st.sampled_from([BASE, BASE, ONE, OTHER])),
             )
         )
     return made
@@ -131,7 +139,7 @@ def test_whoever_is_given_up_early_takes_nobody_along(made, sequences):
 @given(works(), st.integers(1, 6))
 def test_equal_works_make_equal_steps_in_whatever_order_they_come(made, sequences):
     one = run(made, sequences=sequences)
-    distinct = {work.prompt for work in made}
+    distinct = {(work.group, work.prompt) for work in made}
     if len(distinct) == len(made):
         other = run(made[::-1], sequences=sequences)
         assert one.sequences == other.sequences
@@ -187,6 +195,48 @@ def test_what_is_shared_on_several_levels_is_computed_once_on_each():
     assert cache.computed == 10 + 5 * 10 + 25
 
 
+def test_a_beginning_is_computed_once_for_each_group_that_has_it():
+    groups = [BASE, ONE, OTHER]
+    made = [Work(str(number), (*range(20), 100 + number), room=2, group=groups[number % 3]) for number in range(30)]
+    cache = run(made, sequences=4)
+    assert cache.computed == 3 * 20 + 30
+
+
+@given(st.lists(st.sampled_from([BASE, ONE, OTHER]), min_size=1, max_size=9), st.integers(1, 8))
+def test_no_group_waits_longer_than_a_turn_of_each_of_the_others(groups, room):
+    made = [Work(str(number), (number,), room=room, group=group) for number, group in enumerate(groups)]
+    scheduler = Scheduler(sequences=len(made), cells=CELLS, batch=BATCH)
+    for work in made:
+        scheduler.add(work)
+    left = {work.id: room for work in made}
+    waited = dict.fromkeys(groups, 0)
+    while (step := scheduler.next_step()) is not None:
+        for group in {made[int(name)].group for name in left}:
+            waited[group] = 0 if group == step.group else waited[group] + 1
+            assert waited[group] <= 8 * (len(set(groups)) - 1)
+        for row in step.rows:
+            if left[row.work]:
+                left[row.work] -= 1
+                scheduler.write(row.work, 7)
+            else:
+                del left[row.work]
+                scheduler.close(row.work)
+    assert not left
+
+
+def test_groups_that_take_turns_have_several_steps_in_a_row():
+    scheduler = Scheduler(sequences=2, cells=CELLS, batch=BATCH)
+    for name, group in (("x", BASE), ("y", ONE)):
+        scheduler.add(Work(name, (1,), room=40, group=group))
+    turns = []
+    for _ in range(48):
+        step = scheduler.next_step()
+        assert step is not None
+        turns.append(step.group)
+        scheduler.write(step.rows[0].work, 7)
+    assert turns == ([BASE] * 8 + [ONE] * 8) * 3
+
+
 def test_rows_of_unequal_length_are_padded_rather_than_computed_apart():
     made = [Work(str(number), tuple([number] * length), room=1) for number, length in enumerate((8, 7, 8))]
     scheduler = Scheduler(sequences=3, cells=CELLS, batch=64)
@@ -197,9 +247,10 @@ def test_rows_of_unequal_length_are_padded_rather_than_computed_apart():
     assert [(len(row.tokens), row.padding, row.keep) for row in step.rows] == [(8, 0, 8), (7, 1, 7), (8, 0, 8)]
 
 
-def test_a_latecomer_does_not_wait_for_ever_for_those_whose_tokens_sort_before_its_own():
+@pytest.mark.parametrize("group", [BASE, ONE])
+def test_a_latecomer_does_not_wait_for_ever_for_those_whose_tokens_sort_before_its_own(group):
     scheduler = Scheduler(sequences=1, cells=CELLS, batch=BATCH)
-    scheduler.add(Work("last", (9, 9), room=0))
+    scheduler.add(Work("last", (9, 9), room=0, group=group))
     answered = []
     for number in range(200):
         scheduler.add(Work(f"first-{number}", (0, number), room=0))

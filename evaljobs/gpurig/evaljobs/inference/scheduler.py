@@ -12,16 +12,19 @@ sequences.
 llama.cpp computes rows together where they are equally long and their sequences' numbers follow one another
 (llama_batch_allocr::split_equal), so shorter rows are padded, and where nothing waits any more, sequences are moved
 together.
+
+Works of different groups (adapters) live side by side, and take turns: a step belongs to one group.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpurig.evaljobs.inference.works import Copy, Row, Step, Work
+from gpurig.evaljobs.inference.works import Copy, Group, Row, Step, Work
 
 # A shorter beginning is computed again sooner than a whole sequence is copied.
 _WORTH_COPYING = 8
@@ -32,6 +35,9 @@ _WORTH_PADDING = 0.85
 _WORTH_A_CALL = 192
 # So many admissions later a work goes before all that came after it.
 _PATIENCE = 8
+# So many steps a group has in a row where others wait: to change adapters, llama.cpp plans its graphs anew
+# (llama_context::sched_reserve).
+_TURN = 8
 
 
 @dataclass
@@ -41,6 +47,7 @@ class _Sequence:
     Attributes:
         cut: its last tokens can be forgotten.
         held: the tokens in its cells.
+        group: that they were computed in.
         work: who has it; None where it is free.
         source: what it is to become a copy of, and how many tokens of it; None where that is done.
         branch: the number of the branch that comes next.
@@ -51,6 +58,7 @@ class _Sequence:
     number: int
     cut: bool
     held: list[int] = field(default_factory=list)
+    group: Group = ()
     work: Work | None = None
     source: tuple[_Sequence, int] | None = None
     branch: int = 0
@@ -106,9 +114,12 @@ class Scheduler:
         self._sequences = tuple(_Sequence(number, cut=cut) for number in range(sequences))
         self._cells, self._batch = cells, batch
         self._share, self._cut = share and cut, cut
-        self._waiting: list[tuple[int, tuple[int, ...], int, Work]] = []
+        self._waiting: list[tuple[int, Group, tuple[int, ...], int, Work]] = []
         self._works: dict[str, _Sequence | None] = {}
         self._admitted = self._added = 0
+        self._turn: Group | None = None
+        self._steps = 0
+        self._turns: dict[Group, int] = {}
 
     def __len__(self) -> int:
         """Works that are not closed."""
@@ -127,7 +138,7 @@ class Scheduler:
         self._works[work.id] = None
         # Whoever comes much later has to wait, whatever its first tokens are.
         age = self._admitted // (_PATIENCE * len(self._sequences))
-        bisect.insort(self._waiting, (age, work.prompt, self._added, work))
+        bisect.insort(self._waiting, (age, work.group, work.prompt, self._added, work))
         self._added += 1
 
     def write(self, work: str, token: int) -> None:
@@ -157,18 +168,30 @@ class Scheduler:
         copies += self._admit()
         if not self._waiting and self._cut:
             copies += self._move_together()
+        ready = self._whose_turn()
         for doing in ("branch", "prompt", "written"):
-            candidates = [one for one in self._sequences if one.doing == doing]
+            candidates = [one for one in ready if one.doing == doing]
             if candidates:
                 # What was written last is one token each: all of it together, whatever the sequences' numbers.
                 group, length = (candidates, 1) if doing == "written" else self._group(candidates)
                 copies += [
                     Copy(one.number, one.number, one.todo()[0]) for one in group if one.todo()[0] < len(one.held)
                 ]
-                return Step(tuple(copies), tuple(self._row(one, length) for one in group))
+                return Step(tuple(copies), tuple(self._row(one, length) for one in group), self._turn or ())
         if copies:
             return Step(tuple(copies), ())
         return None
+
+    def _whose_turn(self) -> list[_Sequence]:
+        """The sequences with something to feed, of the group whose turn it is."""
+        ready = [one for one in self._sequences if one.doing in ("branch", "prompt", "written")]
+        groups = {one.group for one in ready}
+        self._steps += 1
+        if groups and (self._turn not in groups or self._steps >= self._turns[self._turn] + _TURN):
+            # Whoever's turn is longest ago.
+            self._turn = min(groups, key=lambda group: (self._turns.get(group, 0), group))
+            self._turns[self._turn] = self._steps
+        return [one for one in ready if one.group == self._turn]
 
     def _copies(self) -> Iterator[Copy]:
         """The copies that can be made by now."""
@@ -196,6 +219,7 @@ class Scheduler:
             self._works[work.id] = place
             self._admitted += 1
             place.work, place.branch, place.answered, place.written = work, 0, False, None
+            place.group = work.group
             if place is best or length < _WORTH_COPYING:
                 kept = length if place is best else 0
                 yield Copy(place.number, place.number, kept)
@@ -209,7 +233,7 @@ class Scheduler:
 
     def _shared(self, sequence: _Sequence, work: Work) -> int:
         """Tokens that the work's prompt has in common with a sequence; the last one is computed anew for its logits."""
-        if not self._share:
+        if not self._share or sequence.group != work.group:
             return 0
         return min(common(sequence.content, work.prompt), len(work.prompt) - 1)
 
@@ -220,13 +244,11 @@ class Scheduler:
         free = sum(one.work is None for one in self._sequences)
         if 4 * free >= len(self._sequences) or free >= len(self._waiting):
             return free > 0
-        before: Sequence[int] = max(
-            (one.content for one in self._sequences), key=lambda content: common(content, self._waiting[0][1])
-        )
-        tokens = 0
-        for _, prompt, _, _ in self._waiting[:free]:
-            tokens += len(prompt) - common(before, prompt)
-            before = prompt
+        following = [entry[-1] for entry in self._waiting[:free]]
+        tokens = -max(self._shared(one, following[0]) for one in self._sequences) if following else 0
+        tokens += sum(len(work.prompt) for work in following)
+        for before, work in itertools.pairwise(following):
+            tokens -= common(before.prompt, work.prompt) if before.group == work.group else 0
         return tokens >= _WORTH_A_CALL
 
     def _move_together(self) -> Iterator[Copy]:
@@ -239,7 +261,7 @@ class Scheduler:
             last = next((one for one in reversed(self._sequences) if one.work is not None), None)
             if last is None or last.number < gap.number:
                 return
-            gap.held, gap.work, gap.branch = list(last.held), last.work, last.branch
+            gap.held, gap.group, gap.work, gap.branch = list(last.held), last.group, last.work, last.branch
             gap.written, gap.answered = last.written, last.answered
             last.work, last.written = None, None
             if gap.work is not None:

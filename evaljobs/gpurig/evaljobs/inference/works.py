@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+# What a work is computed with beside the model; () is the model alone. The scheduler compares and sorts it only.
+Group = tuple[tuple[str, float], ...]
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -29,12 +32,14 @@ class Work:
         prompt: at least one token.
         room: tokens that may be written after the prompt, at most.
         branches: fed one after the other once the prompt is there, before anything is written; all of one start.
+        group: works of different groups are neither computed in one step nor share anything.
     """
 
     id: str
     prompt: tuple[int, ...]
     room: int
     branches: tuple[Branch, ...] = ()
+    group: Group = ()
 
     @property
     def need(self) -> int:
@@ -85,7 +90,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of llama_decode, after the copies; rows by ascending sequence, equally long with their padding."""
+    """One call of llama_decode, after the copies; rows by ascending sequence, equally long with their padding.
+
+    Attributes:
+        group: of all its works.
+    """
 
     copies: tuple[Copy, ...]
     rows: tuple[Row, ...]
+    group: Group = ()
