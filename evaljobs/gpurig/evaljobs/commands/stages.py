@@ -126,3 +126,5 @@ def validate(*, suite: Path) -> None:
     click.echo(harmless(f"grader {read.grader.model}" if read.grader else "no grader"))
     click.echo(f"{len(read.gate)} gate rules")
     click.echo(f"sha256 {read.sha256}")
+    for warning in read.warnings:
+        click.echo(harmless(f"warning: {warning}"), err=True)

@@ -213,11 +213,33 @@ def _epochs(value: object) -> object:
 _ONE_EPOCH = EpochsSpec()
 
 
+class SampleDefaults(Strict):
+    """What a sample has where it does not say otherwise; the tags are added to its own."""
+
+    reference: str = ""
+    tags: tuple[Name, ...] = ()
+
+
+class DefaultsSpec(Strict):
+    """What parts of the suite have where they do not say otherwise.
+
+    Attributes:
+        generator: keys of every generator; they are held against the format where they come to stand.
+    """
+
+    generator: dict[str, Any] = Field(default_factory=dict)
+    sample: SampleDefaults = SampleDefaults()
+
+
+_NO_DEFAULTS = DefaultsSpec()
+
+
 class SuiteFile(Strict):
-    """suite.yaml, its samples file written in.
+    """suite.yaml, the files that it names written in.
 
     Attributes:
         generator: the only one; None where `generators` names several.
+        vars: values for the templates of all samples; a sample's own win.
     """
 
     version: Literal[1]
@@ -229,6 +251,8 @@ class SuiteFile(Strict):
     epochs: Annotated[EpochsSpec, BeforeValidator(_epochs)] = Field(
         default=_ONE_EPOCH, exclude_if=lambda epochs: epochs == _ONE_EPOCH
     )
+    vars: dict[Name, Scalar] = Field(default_factory=dict, exclude_if=lambda values: not values)
+    defaults: DefaultsSpec = Field(default=_NO_DEFAULTS, exclude_if=lambda defaults: defaults == _NO_DEFAULTS)
     grader: GraderSpec | None = None
     checks: tuple[CheckEntry, ...] = ()
     samples: tuple[Sample, ...] = Field(min_length=1)
@@ -244,12 +268,15 @@ class Suite(SuiteFile):
     """A suite that was read.
 
     Attributes:
+        samples: with the suite's variables and defaults in them.
         path: its file.
+        warnings: what works and is probably not meant, a line each.
         sha256: over everything it says, the samples file included; formatting and comments do not count.
     """
 
     path: Path
     sha256: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -275,9 +302,29 @@ def load_suite(path: Path) -> Suite:
         raise InputError(
             f"no suite at {file}", hint="give a folder that holds suite.yaml, or a suite's file (docs/suites.md)"
         )
-    content = validate_suite(file)
+    content, warnings = validate_suite(file)
     fields = {name: getattr(content, name) for name in SuiteFile.model_fields}
-    return Suite.model_construct(**fields, path=file, sha256=digest(content.model_dump(mode="json")))
+    fields["samples"] = tuple(_complete(sample, content) for sample in content.samples)
+    return Suite.model_construct(
+        **fields,
+        path=file,
+        sha256=digest(content.model_dump(mode="json")),
+        warnings=tuple(str(warning) for warning in warnings),
+    )
+
+
+def _complete(sample: Sample, suite: SuiteFile) -> Sample:
+    """A sample with the suite's variables and defaults, its own before them."""
+    defaults = suite.defaults.sample
+    if not suite.vars and defaults == SampleDefaults():
+        return sample
+    return sample.model_copy(
+        update={
+            "vars": {**suite.vars, **sample.vars},
+            "tags": tuple(dict.fromkeys((*defaults.tags, *sample.tags))),
+            "reference": sample.reference or defaults.reference,
+        }
+    )
 
 
 def digest(data: Mapping[str, Any]) -> str:
