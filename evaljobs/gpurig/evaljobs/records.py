@@ -99,6 +99,19 @@ class TrialRecord(Record):
         return trial_id(self.sample, self.generator, self.epoch)
 
 
+class PromptRef(Part):
+    """A prompt of the suite's library.
+
+    Attributes:
+        version: as its file says; may be empty.
+        sha256: of the template, what it includes in it.
+    """
+
+    name: str
+    version: str = ""
+    sha256: str
+
+
 class Generation(TrialRecord):
     """What the generator wrote for one sample.
 
@@ -107,6 +120,7 @@ class Generation(TrialRecord):
         basis: SHA-256 over what the suite says of it: later stages see by it, without the model, whether it answers
             the suite as it is now.
         prompt_sha256: of the prompt as the model got it.
+        template: which prompt of the library it was made from; None where the suite itself writes it.
         finish: why it ended: "stop", "length" (max_tokens), or "error".
         error: what went wrong where `finish` is "error".
         prompt_tokens, completion_tokens: counts.
@@ -121,6 +135,7 @@ class Generation(TrialRecord):
     basis: str = ""
     model: ModelRef
     prompt_sha256: str
+    template: PromptRef | None = None
     sampling: Sampling
     output: str
     finish: Literal["stop", "length", "error"]
@@ -180,6 +195,7 @@ class Grade(TrialRecord):
     """The grader's verdict on one sample.
 
     Attributes:
+        template: which prompt of the library asked for it; None where the suite itself writes it.
         grader: whose verdict; "" where the suite has one grader without a name.
         criteria: the verdicts on each criterion, where the rubric has several.
         reason: what the grader wrote before its verdict, where it was asked to.
@@ -201,6 +217,7 @@ class Grade(TrialRecord):
     basis: str = ""
     model: ModelRef
     prompt_sha256: str
+    template: PromptRef | None = None
     verdict: str
     written: str = ""
     score: float

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.common.files import read_bytes
-from gpurig.evaljobs.records import CheckOutcome, CriterionGrade, ModelRef, Sampling
+from gpurig.evaljobs.records import CheckOutcome, CriterionGrade, ModelRef, PromptRef, Sampling
 
 SCHEMA: Literal["gpurig.results/1"] = "gpurig.results/1"
 
@@ -313,10 +313,12 @@ class GeneratorRef(Part):
     Attributes:
         name: as the suite has it; "" where there is one without a name.
         sampling: of its first epoch; the others have the seeds after it.
+        prompt: which one of the suite's library; None where the suite itself writes it.
     """
 
     name: str = ""
     model: ModelRef
+    prompt: PromptRef | None = None
     sampling: Sampling
 
 

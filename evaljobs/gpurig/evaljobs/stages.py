@@ -29,6 +29,7 @@ from gpurig.evaljobs.keys import check_basis, check_key, generation_basis, gener
 from gpurig.evaljobs.models import ModelFile, find_model, open_model
 from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampling, TrialRecord
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, StageFile, StageWriter, read_records, read_stage
+from gpurig.evaljobs.suites.library import prompt_ref
 from gpurig.evaljobs.suites.prompts import generator_prompt, grader_prompt, prompt_sha256
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Suite
 from gpurig.evaljobs.suites.trials import Trial, sampling_of
@@ -172,6 +173,7 @@ def generate(settings: RunSettings) -> StageOutcome:
                 basis=question.basis,
                 model=question.model.ref,
                 prompt_sha256=prompt_sha256(question.prompt),
+                template=prompt_ref(question.spec.prompt),
                 sampling=question.sampling,
                 output=completion.text,
                 finish=completion.finish,
@@ -186,7 +188,13 @@ def generate(settings: RunSettings) -> StageOutcome:
 
     def current(record: Generation) -> Generation:
         question = questions[record.trial]
-        return record.model_copy(update={"basis": question.basis, "model": _ref_now(record.model, question.model.ref)})
+        return record.model_copy(
+            update={
+                "basis": question.basis,
+                "model": _ref_now(record.model, question.model.ref),
+                "template": prompt_ref(question.spec.prompt),
+            }
+        )
 
     content = read_stage(settings.out / GENERATIONS, Generation)
     return _finish(
@@ -288,6 +296,7 @@ def grade(settings: RunSettings) -> StageOutcome:
                 basis=bases[completion.id],
                 model=model.ref,
                 prompt_sha256=prompt_sha256(prompts[completion.id]),
+                template=prompt_ref(spec.prompt),
                 verdict=verdict.verdict,
                 written=verdict.written,
                 score=verdict.score,
@@ -298,7 +307,13 @@ def grade(settings: RunSettings) -> StageOutcome:
             )
 
     def current(record: Grade) -> Grade:
-        return record.model_copy(update={"basis": bases[record.trial], "model": _ref_now(record.model, model.ref)})
+        return record.model_copy(
+            update={
+                "basis": bases[record.trial],
+                "model": _ref_now(record.model, model.ref),
+                "template": prompt_ref(spec.prompt),
+            }
+        )
 
     content = read_stage(settings.out / GRADES, Grade)
     return _finish(_Work("grade", content, keys, records, current, lambda record: bool(record.error)), settings)

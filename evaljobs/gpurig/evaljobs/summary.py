@@ -115,6 +115,7 @@ def _generators(generations: Sequence[Generation]) -> tuple[GeneratorRef, ...]:
         GeneratorRef(
             name=name,
             model=_one_model("generate", [record.model for record in records]),
+            prompt=records[0].template,
             sampling=records[0].sampling,
         )
         for name, records in by_name.items()

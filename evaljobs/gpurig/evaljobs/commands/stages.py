@@ -120,11 +120,24 @@ def validate(*, suite: Path) -> None:
     checks = sum(len(read.checks_of(sample)) for sample in read.samples)
     click.echo(f"{harmless(str(read.path))} is valid: {read.name}, {len(read.samples)} samples, {checks} checks")
     for name, spec in read.named_generators.items():
-        click.echo(harmless(f"generator {name}: {spec.model}" if name else f"generator {spec.model}"))
+        click.echo(harmless(f"generator {f'{name}: ' if name else ''}{spec.model}{_prompt_text(spec.prompt)}"))
     if read.epochs.n > 1:
         click.echo(f"{read.epochs.n} epochs, reduced by {read.epochs.reduce}")
-    click.echo(harmless(f"grader {read.grader.model}" if read.grader else "no grader"))
+    if read.grader:
+        click.echo(harmless(f"grader {read.grader.model}{_prompt_text(read.grader.prompt)}"))
+    else:
+        click.echo("no grader")
     click.echo(f"{len(read.gate)} gate rules")
     click.echo(f"sha256 {read.sha256}")
     for warning in read.warnings:
         click.echo(harmless(f"warning: {warning}"), err=True)
+
+
+def _prompt_text(prompt: str | None) -> str:
+    from gpurig.evaljobs.suites.library import prompt_ref  # noqa: PLC0415 - heavy
+
+    ref = prompt_ref(prompt)
+    if ref is None:
+        return ""
+    version = f" version {ref.version}" if ref.version else ""
+    return f", prompt {ref.name}{version} ({ref.sha256[:12]})"

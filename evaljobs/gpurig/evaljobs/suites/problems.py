@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.suites.composition import Composition, Problem, compose_suite
+from gpurig.evaljobs.suites.library import Library, prompt_ref, prompt_variables
 from gpurig.evaljobs.suites.source import Location
 from gpurig.evaljobs.suites.suite import GATE_METRICS, SuiteFile
 from gpurig.evaljobs.suites.wording import in_words, meant
@@ -33,7 +34,9 @@ def validate_suite(path: Path) -> tuple[SuiteFile, tuple[Problem, ...]]:
     found = [*_duplicate_ids(composed), *_generator_missing(data)]
     try:
         # Through JSON, because pydantic's strict mode takes lists for tuples there.
-        suite = SuiteFile.model_validate_json(json.dumps(data), strict=True)
+        named = data.get("prompts")
+        library = Library(path.parent, named if isinstance(named, dict) else {})
+        suite = SuiteFile.model_validate_json(json.dumps(data), strict=True, context=library)
     except ValidationError as error:
         found += [
             one
@@ -83,6 +86,7 @@ def _contradictions(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
         if spec.sampling.seed + suite.epochs.n > 2**32:
             where: Location = ("generators", name, "sampling") if name else ("generator", "sampling")
             yield (*where, "seed"), f"the seeds of {suite.epochs.n} epochs must all be under {2**32}"
+    yield from _missing_variables(suite)
     kinds = {spec.kind for spec in suite.checks} | {spec.kind for sample in suite.samples for spec in sample.checks}
     known = (*GATE_METRICS, *(f"check_pass_rate.{kind}" for kind in sorted(kinds)))
     for index, rule in enumerate(suite.gate):
@@ -100,6 +104,18 @@ def _contradictions(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
             yield location, f'"{rule.metric}" needs a grader, and the suite has none'
         elif rule.metric == "check_pass_rate" and not kinds:
             yield location, '"check_pass_rate" needs checks, and the suite has none'
+
+
+def _missing_variables(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
+    """What a prompt of the library declares and a sample lacks."""
+    prompts = [spec.prompt for spec in suite.named_generators.values()]
+    prompts += [suite.grader.prompt] if suite.grader else []
+    for prompt in dict.fromkeys(prompts):
+        ref = prompt_ref(prompt)
+        for index, sample in enumerate(suite.samples if ref else ()):
+            missing = [name for name in prompt_variables(prompt) if name not in {**suite.vars, **sample.vars}]
+            if missing and ref:
+                yield ("samples", index, "vars"), f'the prompt "{ref.name}" wants the variable "{missing[0]}"'
 
 
 def _doubts(suite: SuiteFile) -> Iterator[tuple[Location, str]]:

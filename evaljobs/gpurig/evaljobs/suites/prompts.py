@@ -8,6 +8,7 @@ from typing import Any
 
 from gpurig.common.errors import InputError
 from gpurig.common.gguf import Gguf
+from gpurig.evaljobs.suites.library import prompt_variables
 from gpurig.evaljobs.suites.suite import GeneratorSpec, GraderSpec, Sample
 from gpurig.evaljobs.suites.template import render
 
@@ -23,7 +24,13 @@ def generator_prompt(spec: GeneratorSpec, sample: Sample, gguf: Gguf) -> str:
     Raises:
         InputError: the template asks for something that the sample does not have.
     """
-    values = {"id": sample.id, "input": sample.input, "tags": list(sample.tags), "vars": dict(sample.vars)}
+    values = {
+        **_declared(spec.prompt, sample),
+        "id": sample.id,
+        "input": sample.input,
+        "tags": list(sample.tags),
+        "vars": dict(sample.vars),
+    }
     what = f'sample "{sample.id}", the generator\'s prompt'
     text = sample.input if spec.prompt is None else render(spec.prompt, values, what=what)
     return _dialogue(text, system=spec.system, chat=spec.chat, gguf=gguf)
@@ -36,6 +43,7 @@ def grader_prompt(spec: GraderSpec, sample: Sample, output: str, gguf: Gguf) -> 
         InputError: the template asks for something that the sample does not have.
     """
     values = {
+        **_declared(spec.prompt, sample),
         "id": sample.id,
         "input": sample.input,
         "output": plain(output, gguf),
@@ -45,6 +53,11 @@ def grader_prompt(spec: GraderSpec, sample: Sample, output: str, gguf: Gguf) -> 
     }
     text = render(spec.prompt, values, what=f'sample "{sample.id}", the grader\'s prompt')
     return _dialogue(text, system=spec.system, chat=spec.chat, gguf=gguf)
+
+
+def _declared(prompt: str | None, sample: Sample) -> dict[str, Any]:
+    """The variables that a prompt of the library declares: it may name them without `vars.`."""
+    return {name: sample.vars[name] for name in prompt_variables(prompt) if name in sample.vars}
 
 
 def prompt_sha256(prompt: str) -> str:

@@ -104,7 +104,7 @@ def read_source(path: Path) -> Source:
         )
     lines: dict[Location, int] = {}
     try:
-        data = compose(read_text(path), loader=_CoreLoader, lines=lines)
+        data = compose_core(read_text(path), lines=lines)
     except YamlProblemError as error:
         raise InputError(f"{path}:{error.line}: {error.reason}", hint="correct that line") from error
     return Source(path=path, data=data, lines=lines)
@@ -149,6 +149,15 @@ def compose(
     finally:
         if reader is not None:
             reader.dispose()
+
+
+def compose_core(text: str, *, lines: dict[Location, int]) -> Any:
+    """The data of one document with YAML 1.2's scalars, as suites have them.
+
+    Raises:
+        YamlProblemError: as `compose`.
+    """
+    return compose(text, loader=_CoreLoader, lines=lines)
 
 
 def _line_of(text: str, error: yaml.YAMLError) -> int:

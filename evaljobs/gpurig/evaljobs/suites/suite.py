@@ -18,6 +18,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     StringConstraints,
+    ValidationInfo,
     model_validator,
 )
 
@@ -25,7 +26,8 @@ from gpurig.common.errors import InputError
 from gpurig.evaljobs.checks import CheckSpec, parse_check
 from gpurig.evaljobs.records import Sampling
 from gpurig.evaljobs.statistics.reducers import Reducer, parse_reducer
-from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, check_template
+from gpurig.evaljobs.suites.library import Library, PromptText, prompt_ref
+from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, TemplateFault, check_template
 
 SUITE_VERSION: Literal[1] = 1
 
@@ -56,14 +58,33 @@ def _scalar(value: object) -> str | float | bool:
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 
 
-def _generator_template(text: str) -> str:
-    check_template(text, GENERATOR_NAMES)
-    return text
+def _template(names: tuple[str, ...]) -> PlainValidator:
+    """Reads a prompt, a text or one of the library, which may use `names` and what it declares itself.
+
+    The context's "library" (`Library`) is where prompts are looked for.
+    """
+
+    def read(value: object, info: ValidationInfo) -> str:
+        if isinstance(value, str):
+            prompt = PromptText(value)
+        elif isinstance(value, dict) and isinstance(info.context, Library):
+            prompt = info.context.prompt(value)
+        else:
+            raise TemplateFault("must be the template's text, {file: …} or {name: …}")
+        check_template(prompt, (*names, *prompt.variables))
+        return prompt
+
+    return PlainValidator(read)
 
 
-def _grader_template(text: str) -> str:
-    check_template(text, GRADER_NAMES)
-    return text
+def _written_prompt(prompt: str) -> object:
+    """The text; one of the library also with its name and version."""
+    ref = prompt_ref(prompt)
+    return str(prompt) if ref is None else {"text": str(prompt), "name": ref.name, "version": ref.version}
+
+
+GeneratorPrompt = Annotated[str, _template(GENERATOR_NAMES), PlainSerializer(_written_prompt)]
+GraderPrompt = Annotated[str, _template(GRADER_NAMES), PlainSerializer(_written_prompt)]
 
 
 class Strict(BaseModel):
@@ -83,7 +104,7 @@ class GeneratorSpec(Strict):
 
     Attributes:
         model: a model's name or path (`gpurig.evaljobs.models.find_model`).
-        prompt: Jinja2 template of what the model is asked; None: the sample's input as it is.
+        prompt: Jinja2 template of what the model is asked (`library.PromptText`); None: the sample's input as it is.
         chat: whether the prompt goes through the GGUF's chat template; None: where the model has one.
         system: the system message of the chat template; unused without one.
         context: tokens of prompt and answer together; None: what the model was trained for, at most 4096.
@@ -92,7 +113,7 @@ class GeneratorSpec(Strict):
     """
 
     model: NonEmpty
-    prompt: Annotated[str, AfterValidator(_generator_template)] | None = None
+    prompt: GeneratorPrompt | None = None
     chat: bool | None = None
     system: str = ""
     context: int | None = Field(default=None, ge=16, le=2**20)
@@ -112,7 +133,7 @@ class GraderSpec(Strict):
     """
 
     model: NonEmpty
-    prompt: Annotated[str, AfterValidator(_grader_template)]
+    prompt: GraderPrompt
     chat: bool | None = None
     system: str = ""
     context: int | None = Field(default=None, ge=16, le=2**20)
@@ -240,6 +261,7 @@ class SuiteFile(Strict):
     Attributes:
         generator: the only one; None where `generators` names several.
         vars: values for the templates of all samples; a sample's own win.
+        prompts: the library's that the suite writes or names itself.
     """
 
     version: Literal[1]
@@ -253,6 +275,7 @@ class SuiteFile(Strict):
     )
     vars: dict[Name, Scalar] = Field(default_factory=dict, exclude_if=lambda values: not values)
     defaults: DefaultsSpec = Field(default=_NO_DEFAULTS, exclude_if=lambda defaults: defaults == _NO_DEFAULTS)
+    prompts: dict[Name, GraderPrompt] = Field(default_factory=dict, exclude_if=lambda prompts: not prompts)
     grader: GraderSpec | None = None
     checks: tuple[CheckEntry, ...] = ()
     samples: tuple[Sample, ...] = Field(min_length=1)

@@ -81,7 +81,10 @@ def check_template(text: str, known: tuple[str, ...]) -> None:
     from jinja2 import meta  # noqa: PLC0415
 
     check_syntax(text)
-    names = meta.find_undeclared_variables(_environment().parse(text))
+    parsed = _environment().parse(text)
+    if any(True for _ in meta.find_referenced_templates(parsed)):
+        raise TemplateFault("include works in prompt files alone (docs/prompts.md), extends and import nowhere")
+    names = meta.find_undeclared_variables(parsed)
     unknown = sorted(names - set(known) - set(_environment().globals))
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
