@@ -10,6 +10,9 @@ from gpurig.evaljobs.engine import Shaping
 from gpurig.evaljobs.records import Sampling
 
 _PENALTY_WINDOW = 64
+# A grammar is asked about so many of the likeliest tokens first, and about all only where it forbids them: llama.cpp
+# walks through the text of every token that it is asked about.
+_ASKED_FIRST = (1, 64, 2048)
 
 
 class Chain:
@@ -31,9 +34,12 @@ class Chain:
         )
         self.valid = True
         self._grammar: Any = None
-        # Nothing but the grammar stands between the likeliest token and the choice.
+        # Whether nothing but the grammar stands between the likeliest token and the choice; how many tokens top-k keeps
+        # of those that the grammar allows.
         shaped = bool(shaping.bias or shaping.frequency_penalty or shaping.presence_penalty)
-        self._plain = sampling.temperature == 0.0 and sampling.repeat_penalty in (0.0, 1.0) and not shaped
+        as_computed = sampling.repeat_penalty in (0.0, 1.0) and not shaped
+        self._plain = sampling.temperature == 0.0 and as_computed
+        self._kept = sampling.top_k if as_computed else 0
         self._chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         if grammar:
             constraint = api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
@@ -75,37 +81,65 @@ class Chain:
         """
         if self._numpy.isnan(logits).any() or not self._numpy.isfinite(logits).any():
             return None
-        token = self._likeliest(logits) if self._plain else None
-        if token is None:
-            token = self._chosen(logits)
+        token = self._likeliest(logits) if self._plain else self._chosen(logits)
         if token is not None:
             self._api.llama_sampler_accept(self._chain, token)
         return token
 
     def _likeliest(self, logits: Any) -> int | None:
-        """What a greedy choice comes to unless the grammar forbids it: one token is asked about sooner than all."""
-        token = int(logits.argmax())
+        """The likeliest token that the grammar allows, or None where it allows none that has a probability."""
         if self._grammar is None:
-            return token
-        candidate = self._api.llama_token_data(id=token, logit=1.0, p=0.0)
-        array = self._api.llama_token_data_array(data=ctypes.pointer(candidate), size=1, selected=-1, sorted=False)
-        self._api.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return token if candidate.logit > -self._numpy.inf else None
+            return int(logits.argmax())
+        for count in (*(count for count in _ASKED_FIRST if count < self._size), self._size):
+            asked = self._first(logits, count)
+            array = self._array(asked, logits[asked])
+            self._api.llama_sampler_apply(self._grammar, ctypes.byref(array))
+            allowed = self._candidates["logit"][:count]
+            # Of equally likely ones the first of the vocabulary, as llama.cpp's greedy sampler takes it; one that is as
+            # unlikely as the least of those asked about may have an equal before it that was not.
+            best = int(allowed.argmax())
+            certain = count in (1, self._size) or allowed[best] > logits[asked].min()
+            if certain and allowed[best] > -self._numpy.inf:
+                return int(self._candidates["id"][best])
+        return None
+
+    def _first(self, logits: Any, count: int) -> Any:
+        """The numbers of the `count` likeliest tokens, ascending."""
+        if count >= self._size:
+            return self._numpy.arange(self._size, dtype=self._numpy.int32)
+        if count == 1:
+            return self._numpy.array([logits.argmax()], dtype=self._numpy.int32)
+        return self._numpy.sort(self._numpy.argpartition(logits, -count)[-count:])
+
+    def _array(self, tokens: Any, logits: Any) -> Any:
+        """Candidates as llama.cpp's samplers take them; they lie in the first places of `_candidates`."""
+        count = len(tokens)
+        held = self._candidates[:count]
+        held["id"], held["logit"], held["p"] = tokens, logits, 0.0
+        return self._api.llama_token_data_array(
+            data=held.ctypes.data_as(self._api.llama_token_data_p), size=count, selected=-1, sorted=False
+        )
 
     def _chosen(self, logits: Any) -> int | None:
-        """What the whole chain chooses from all tokens."""
-        candidates = self._candidates
-        candidates["id"] = self._numpy.arange(self._size, dtype=self._numpy.int32)
-        candidates["logit"] = logits
-        candidates["p"] = 0.0
-        array = self._api.llama_token_data_array(
-            data=candidates.ctypes.data_as(self._api.llama_token_data_p), size=self._size, selected=-1, sorted=False
-        )
+        """What the whole chain chooses."""
+        asked = self._enough(logits)
+        array = self._array(asked, logits[asked])
         self._api.llama_sampler_apply(self._chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
             return None
         chosen = array.data[array.selected]
         return None if chosen.logit == -self._numpy.inf else int(chosen.id)
+
+    def _enough(self, logits: Any) -> Any:
+        """Tokens among which are all that the chain could choose: where as many are allowed as top-k keeps, not all."""
+        if self._grammar is not None and 0 < self._kept <= _ASKED_FIRST[-1] < self._size:
+            asked = self._first(logits, _ASKED_FIRST[-1])
+            array = self._array(asked, logits[asked])
+            self._api.llama_sampler_apply(self._grammar, ctypes.byref(array))
+            allowed = self._candidates["logit"][: len(asked)]
+            if int((allowed > logits[asked].min()).sum()) >= self._kept:
+                return asked
+        return self._first(logits, self._size)
 
     def _shape(self, shaping: Shaping, window: int) -> None:
         """Bias and penalties; these count all that was written, as OpenAI's do, and not a window of it."""
