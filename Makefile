@@ -58,6 +58,7 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/metrics_table.py
+	$(BIN)/python scripts/checks_table.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from gpurig.common.terminal import harmless
 from gpurig.evaljobs.checks import CHECKS, Answer, parse_check, run_check
 from gpurig.evaljobs.checks.subject import extract
 from hypothesis import given
@@ -50,7 +51,7 @@ def test_a_right_answer_passes(check: object, output: str) -> None:
         ({"contains": "STAGE"}, JOB, 'does not contain "STAGE"'),
         ({"not-contains": "pytest"}, JOB, 'the answer contains "pytest"'),
         ({"regex": "^stage"}, JOB, "/^stage/ does not match"),
-        ({"regex": {"pattern": "stage", "expect": False}}, JOB, "/stage/ matches"),
+        ({"regex": {"pattern": "stage", "expect": False}}, JOB, '/stage/ matches "stage", which it must not'),
         ({"regex": {"pattern": "unit-test", "match": "full"}}, JOB, "does not match"),
         ("yaml", "a: [1", "no valid YAML in line 1"),
         ("yaml", "Sure, I can help.", "plain text"),
@@ -77,22 +78,22 @@ def test_a_wrong_answer_fails_and_says_why_in_one_line(check: object, output: st
 
 def test_an_alias_bomb_in_an_answer_ends_quickly() -> None:
     levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
-    started = time.monotonic()
+    started = time.process_time()
     assert "more than 20000 values" in message("gitlab-ci", f"a0: &a0 [x]\n{levels}")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_tower_of_merges_of_nothing_ends_quickly() -> None:
     levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 30)}]}}\n" for n in range(1, 12))
-    started = time.monotonic()
+    started = time.process_time()
     assert "more than 20000 values" in message("gitlab-ci", f"a0: &a0 {{}}\n{levels}")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_mapping_of_many_keys_ends_quickly() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert message("yaml", "".join(f"k{number}: \n" for number in range(9000))) == ""
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_own_keys_win_over_merged_ones_and_earlier_merges_over_later() -> None:
@@ -103,10 +104,10 @@ def test_own_keys_win_over_merged_ones_and_earlier_merges_over_later() -> None:
 
 
 def test_a_catastrophic_pattern_is_stopped_and_named() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     found = message({"regex": "^(.*?,){20}P"}, ",".join(str(number) for number in range(40)))
     assert "took longer than 2 s" in found
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_check_is_named_by_what_it_looks_for() -> None:
@@ -138,10 +139,25 @@ def test_the_first_fenced_block_is_the_code(output: str, code: str) -> None:
     assert extract(output, "code-block") == code
 
 
+SMALLEST = {
+    "contains": "a",
+    "not-contains": "a",
+    "starts-with": "a",
+    "ends-with": "a",
+    "equals": "a",
+    "regex": "a+",
+    "length": {"max": 5},
+    "language": "en",
+    "choice": "A",
+    "json-schema": {"schema": {"type": "object"}},
+}
+
+
 @given(
     st.text(alphabet=st.characters(codec="utf-8")) | st.text(alphabet="`~ \na:[]{}&*!-<\"'"), st.sampled_from([*CHECKS])
 )
 def test_any_answer_has_an_outcome(output: str, name: str) -> None:
-    value = {"contains": "a", "not-contains": "a", "regex": "a+"}.get(name)
+    value = SMALLEST.get(name)
     outcome = run_check(parse_check({name: value} if value else name), Answer(output))
     assert outcome.passed == (not outcome.message)
+    assert harmless(outcome.message) == outcome.message

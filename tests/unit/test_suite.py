@@ -134,7 +134,7 @@ def line_of(text: str, part: str) -> int:
         ("{yes: 1, no: 0}", "{yes: 1, no: 2}", "grader.verdicts.no", "must be at most 1.0, not 2"),
         ("{yes: 1, no: 0}", "{good: 1, good enough: 0}", "grader", "cannot be told apart"),
         ("- gitlab-ci", "- gitlab_ci", "checks[0]", 'unknown check "gitlab_ci"; did you mean "gitlab-ci"?'),
-        ("- gitlab-ci", "- gitlab-ci: 3", "checks[0].gitlab-ci", "takes parameters by name (extract)"),
+        ("- gitlab-ci", "- gitlab-ci: 3", "checks[0].gitlab-ci", "takes parameters by name (weight, extract)"),
         ("- gitlab-ci", "- [gitlab-ci]", "checks[0]", "must be a check's name"),
         ("- gitlab-ci", "- {yaml: , gitlab-ci: }", "checks[0]", "one check an entry, not 2"),
         ("- gitlab-ci", "- contains", "checks[0].contains.text", "is missing"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
+from gpurig.evaljobs.checks.files import digest_of
 from gpurig.evaljobs.models import ModelFile
-from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.records import Generation, Sampling
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
@@ -77,14 +79,27 @@ def generation_basis(spec: GeneratorSpec, sample: Sample) -> str:
     return digest({"generator": spec.model_dump(mode="json"), "sample": asked})
 
 
-def check_basis(suite: Suite, sample: Sample, output: str) -> str:
-    """Over an answer, the sample, and its checks with their versions."""
+def check_basis(suite: Suite, sample: Sample, generation: Generation) -> str:
+    """Over an answer, the sample, and its checks with their versions and files.
+
+    What few checks look at is in it only where one of them does, so that nothing is done again for want of it.
+    """
+    specs = suite.checks_of(sample)
+    uses = {use for spec in specs for use in spec.check.uses}
+    more: dict[str, Any] = {}
+    if "vars" in uses:
+        more["vars"] = sample.model_dump(mode="json", include={"tags", "vars"})
+    if "usage" in uses:
+        more["usage"] = generation.model_dump(mode="json", include={"prompt_tokens", "completion_tokens", "seconds"})
+    if files := {name: digest_of(suite.folder / name) for spec in specs for name in spec.parameters.files()}:
+        more["files"] = files
     return digest(
         {
-            "output": _sha256(output),
+            "output": _sha256(generation.output),
             "input": sample.input,
             "reference": sample.reference,
-            "checks": [spec.as_data() for spec in suite.checks_of(sample)],
+            "checks": [spec.as_data for spec in specs],
+            **more,
         }
     )
 

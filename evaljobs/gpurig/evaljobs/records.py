@@ -156,6 +156,7 @@ class CheckOutcome(Part):
         label: which one of that kind, for a person: the text looked for, the pattern; may be empty.
         message: why it failed; empty where it passed.
         score: how good, 0 ... 1, where the check knows more than passed or not; None elsewhere.
+        weight: how much the score counts among those of the sample's checks; one without a score counts 1 or 0.
         figures: what it measured, by name, for the run's metrics ("bleu", "hit@5").
     """
 
@@ -164,6 +165,7 @@ class CheckOutcome(Part):
     passed: bool
     message: str = ""
     score: float | None = None
+    weight: float = 1.0
     figures: dict[str, float] = Field(default_factory=dict)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from gpurig.common.errors import InputError, PrerequisiteError
+from gpurig.common.errors import InputError
 from gpurig.common.gguf import read_gguf
 from gpurig.common.models.resolving import Search
 from gpurig.common.progress import Progress
 from gpurig.common.terminal import harmless
-from gpurig.evaljobs.checks import Answer, run_check
+from gpurig.evaljobs.checking import answer_to, check_packages
+from gpurig.evaljobs.checks import run_check
 from gpurig.evaljobs.engine import (
     Completion,
     EngineProvider,
@@ -229,24 +229,22 @@ def check(settings: RunSettings) -> StageOutcome:
         PrerequisiteError: a permission is missing.
     """
     generations = _answered(settings)
-    packages = _check_packages()
     samples = {trial.id: trial.sample for trial in settings.trials if trial.id in generations}
-    samples = {name: sample for name, sample in samples.items() if settings.suite.checks_of(sample)}
-    answers = {
-        name: Answer(generations[name].output, input=sample.input, reference=sample.reference)
-        for name, sample in samples.items()
-    }
-    bases = {name: check_basis(settings.suite, sample, answers[name].output) for name, sample in samples.items()}
-    keys = {name: check_key(basis, packages) for name, basis in bases.items()}
+    specs = {name: settings.suite.checks_of(sample) for name, sample in samples.items()}
+    samples = {name: sample for name, sample in samples.items() if specs[name]}
+    packages = {name: check_packages(specs[name]) for name in samples}
+    bases = {name: check_basis(settings.suite, sample, generations[name]) for name, sample in samples.items()}
+    keys = {name: check_key(basis, packages[name]) for name, basis in bases.items()}
 
     def records(names: tuple[str, ...]) -> Iterator[Checked]:
         for name in names:
+            answer = answer_to(samples[name], generations[name], settings.suite.folder)
             yield Checked(
                 **_whose(generations[name]),
                 key=keys[name],
                 basis=bases[name],
-                outcomes=tuple(run_check(spec, answers[name]) for spec in settings.suite.checks_of(samples[name])),
-                packages=packages,
+                outcomes=tuple(run_check(spec, answer) for spec in specs[name]),
+                packages=packages[name],
             )
 
     content = read_stage(settings.out / CHECKS, Checked)
@@ -395,14 +393,3 @@ def _ref_now(record: ModelRef, now: ModelRef) -> ModelRef:
     if record.sha256 != now.sha256:
         return now
     return record.model_copy(update={"name": now.name, "file": now.file})
-
-
-def _check_packages() -> dict[str, str]:
-    """The versions that decide how checks come out: GitLab's schema comes with check-jsonschema."""
-    names = ("check-jsonschema", "jsonschema", "pyyaml", "regex")
-    try:
-        return {name: importlib.metadata.version(name) for name in names}
-    except importlib.metadata.PackageNotFoundError as error:
-        raise PrerequisiteError(
-            f"{error.name} is not installed", hint="install gpurig with its eval extra: pip install gpurig[eval]"
-        ) from error

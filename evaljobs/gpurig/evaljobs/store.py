@@ -116,7 +116,7 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
         checks={
             name: record
             for name, record in read_stage(out / CHECKS, Checked).finished().items()
-            if name in generations and record.basis == check_basis(suite, samples[name], generations[name].output)
+            if name in generations and record.basis == check_basis(suite, samples[name], generations[name])
         },
         grades={
             name: record

@@ -1,52 +1,24 @@
-"""The checks by name, and how a suite's YAML names one."""
+"""How a suite's YAML names a check, and how one is run."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import functools
+import math
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from gpurig.evaljobs.checks import structure, text
+from gpurig.common.terminal import harmless, shorten
+from gpurig.evaljobs.checks.catalogue import CHECKS
+from gpurig.evaljobs.checks.kind import Check
+from gpurig.evaljobs.checks.parameters import Parameters
 from gpurig.evaljobs.checks.subject import Answer
 from gpurig.evaljobs.records import CheckOutcome
 
-
-@dataclass(frozen=True)
-class Check:
-    """A kind of check.
-
-    Attributes:
-        name: as suites write it.
-        parameters: the model of its parameters.
-        run: says why the answer fails, in one line; an empty text is a pass.
-        shorthand: the parameter that `- name: value` sets; "" where there is none.
-        version: raised when the same answer may come out differently, so that old outcomes are not reused.
-    """
-
-    name: str
-    parameters: type[BaseModel]
-    run: Callable[[Answer, Any], str]
-    shorthand: str = ""
-    version: int = 1
-
-
-CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        check.name: check
-        for check in (
-            Check("contains", text.Text, text.contains, shorthand="text"),
-            Check("not-contains", text.Text, text.not_contains, shorthand="text"),
-            Check("regex", text.Regex, text.regex, shorthand="pattern"),
-            Check("yaml", structure.Document, structure.is_yaml),
-            Check("gitlab-ci", structure.Document, structure.is_gitlab_ci),
-        )
-    }
-)
+_MOST_MESSAGE = 480
 
 
 @dataclass(frozen=True)
@@ -54,17 +26,26 @@ class CheckSpec:
     """A check as a suite asks for it."""
 
     kind: str
-    parameters: BaseModel
+    parameters: Parameters
 
     @property
     def label(self) -> str:
         """Which one of its kind, for a person: the text looked for, the pattern; may be empty."""
-        shorthand = CHECKS[self.kind].shorthand
-        return str(getattr(self.parameters, shorthand)) if shorthand else ""
+        value = getattr(self.parameters, CHECKS[self.kind].shorthand_field, None)
+        if value is None or isinstance(value, dict):
+            return ""
+        return shorten(", ".join(value) if isinstance(value, tuple) else str(value), 200)
 
+    @property
+    def check(self) -> Check:
+        """Its kind."""
+        return CHECKS[self.kind]
+
+    @functools.cached_property
     def as_data(self) -> dict[str, Any]:
-        """Everything that decides its outcome, for hashing."""
-        return {"check": self.kind, "version": CHECKS[self.kind].version, **self.parameters.model_dump()}
+        """Everything that decides its outcome, for hashing; a parameter with its default value is left out."""
+        parameters = self.parameters.model_dump(mode="json", exclude_defaults=True)
+        return {"check": self.kind, "version": self.check.version, **parameters}
 
 
 def parse_check(value: object) -> CheckSpec:
@@ -83,7 +64,7 @@ def parse_check(value: object) -> CheckSpec:
         given = {}
     if not isinstance(given, dict):
         if not check.shorthand:
-            names = ", ".join(check.parameters.model_fields)
+            names = ", ".join(check.parameter_names)
             raise _problem((kind,), f"takes parameters by name ({names}), not {_kind_of(given)}")
         given = {check.shorthand: given}
     try:
@@ -95,8 +76,18 @@ def parse_check(value: object) -> CheckSpec:
 
 def run_check(spec: CheckSpec, answer: Answer) -> CheckOutcome:
     """The outcome of one check on one answer."""
-    message = CHECKS[spec.kind].run(answer, spec.parameters)
-    return CheckOutcome(check=spec.kind, label=spec.label, passed=not message, message=message)
+    finding = CHECKS[spec.kind].run(answer, spec.parameters)
+    # The last word on every message: one harmless line, whatever it quotes.
+    message = finding.message and harmless(" ".join(shorten(finding.message, _MOST_MESSAGE).split()))
+    return CheckOutcome(
+        check=spec.kind,
+        label=spec.label,
+        passed=not message,
+        message=message,
+        score=finding.score,
+        weight=spec.parameters.weight,
+        figures={name: value for name, value in finding.figures.items() if math.isfinite(value)},
+    )
 
 
 def _split(value: object) -> tuple[str, object]:
@@ -115,8 +106,10 @@ def _message(check: Check, entry: Any) -> str:
         case "missing":
             return f'is missing: "{check.name}" needs it'
         case "extra_forbidden":
-            return f"unknown parameter (known: {', '.join(check.parameters.model_fields)})"
-        case "string_type":
+            return f"unknown parameter (known: {', '.join(check.parameter_names)})"
+        case "tuple_type" if isinstance(entry["input"], dict):
+            return "must be a text or a list of texts, not a mapping"
+        case "string_type" | "tuple_type":
             return f"must be text, not {_kind_of(entry['input'])}: put it in quotes"
         case _:
             return str(entry["msg"]).removeprefix("Value error, ")

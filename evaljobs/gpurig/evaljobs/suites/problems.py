@@ -46,7 +46,7 @@ def validate_suite(path: Path) -> tuple[SuiteFile, tuple[Problem, ...]]:
             if not (problems and one[0] == ("samples",))
         ]
     else:
-        found += _contradictions(suite)
+        found += [*_contradictions(suite), *_unusable_checks(suite, path.parent)]
         if not problems and not found:
             warnings = [composed.problem(location, message) for location, message in _doubts(suite)]
             return suite, _in_order(path, [*composed.warnings, *warnings])
@@ -116,6 +116,17 @@ def _missing_variables(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
             missing = [name for name in prompt_variables(prompt) if name not in {**suite.vars, **sample.vars}]
             if missing and ref:
                 yield ("samples", index, "vars"), f'the prompt "{ref.name}" wants the variable "{missing[0]}"'
+
+
+def _unusable_checks(suite: SuiteFile, folder: Path) -> Iterator[tuple[Location, str]]:
+    """Checks that lack what they need beside the suite: a schema's file, a folder of documents."""
+    for index, spec in enumerate(suite.checks):
+        if problem := spec.parameters.problem(folder):
+            yield ("checks", index, spec.kind), problem
+    for number, sample in enumerate(suite.samples):
+        for index, spec in enumerate(sample.checks):
+            if problem := spec.parameters.problem(folder):
+                yield ("samples", number, "checks", index, spec.kind), problem
 
 
 def _doubts(suite: SuiteFile) -> Iterator[tuple[Location, str]]:

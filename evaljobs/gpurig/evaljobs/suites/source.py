@@ -151,13 +151,13 @@ def compose(
             reader.dispose()
 
 
-def compose_core(text: str, *, lines: dict[Location, int]) -> Any:
-    """The data of one document with YAML 1.2's scalars, as suites have them.
+def compose_core(text: str, *, lines: dict[Location, int] | None = None, max_values: int = MAX_VALUES) -> Any:
+    """The data of one document with YAML 1.2's scalars, as suites have them; the arguments are `compose`'s.
 
     Raises:
         YamlProblemError: as `compose`.
     """
-    return compose(text, loader=_CoreLoader, lines=lines)
+    return compose(text, loader=_CoreLoader, lines=lines, max_values=max_values)
 
 
 def _line_of(text: str, error: yaml.YAMLError) -> int:

@@ -46,7 +46,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+-]{0,199}$")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-CheckEntry = Annotated[CheckSpec, PlainValidator(parse_check), PlainSerializer(CheckSpec.as_data)]
+CheckEntry = Annotated[CheckSpec, PlainValidator(parse_check), PlainSerializer(lambda spec: spec.as_data)]
 
 
 def _scalar(value: object) -> str | float | bool:

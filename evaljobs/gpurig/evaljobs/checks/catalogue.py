@@ -1,0 +1,121 @@
+"""The checks by name; docs/checks.md has a table of them (`make docs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gpurig.evaljobs.checks import choice, measures, structure, text
+from gpurig.evaljobs.checks.kind import Check
+
+_YAML = ("pyyaml",)
+_SCHEMAS = ("pyyaml", "jsonschema", "check-jsonschema")
+
+_TEXT = (
+    Check(
+        "contains",
+        "Text",
+        text.Contains,
+        text.contains,
+        "the texts are in the answer: `all` of them, `any`, or all one behind the other (`ordered`); "
+        "the score of several is the share that is there",
+        shorthand="text",
+        version=2,
+    ),
+    Check("not-contains", "Text", text.NotContains, text.not_contains, "none of the texts is in it", shorthand="text"),
+    Check(
+        "starts-with",
+        "Text",
+        text.Edge,
+        text.starts_with,
+        "it begins with one of the texts; white space around it does not count",
+        shorthand="text",
+    ),
+    Check("ends-with", "Text", text.Edge, text.ends_with, "it ends with one of the texts", shorthand="text"),
+    Check(
+        "equals",
+        "Text",
+        text.Equals,
+        text.equals,
+        "it is one of the texts, or the sample's reference where no text is given; `normalize` lists what does not "
+        "count: `case`, `spaces`, `punctuation`, `unicode` (NFKC), `accents`",
+        shorthand="text",
+    ),
+    Check(
+        "regex",
+        "Text",
+        text.Regex,
+        text.regex,
+        "the pattern matches (`search` anywhere, or `full`); with `expect: false`, where it does not. "
+        "Over 2 seconds on one answer is a failure",
+        shorthand="pattern",
+        packages=("regex",),
+    ),
+    Check(
+        "length",
+        "Text",
+        measures.Length,
+        measures.length,
+        "it has at least `min` and at most `max` of the `unit`: `characters`, `words`, `lines` or `tokens`",
+        uses=("usage",),
+    ),
+    Check(
+        "language",
+        "Text",
+        measures.Language,
+        measures.language,
+        "its prose (without fenced code) is in one of the languages, ISO 639-1; or the classifier (py3langid, offline) "
+        "is less than `confidence` sure that it is another",
+        shorthand="code",
+        packages=("py3langid",),
+    ),
+    Check(
+        "choice",
+        "Text",
+        choice.Choice,
+        choice.choice,
+        "the letter that it chose is `answer`, or the reference's; `options` are the texts of the letters, which an "
+        "answer may repeat instead",
+        shorthand="answer",
+    ),
+)
+
+_STRUCTURE = (
+    Check(
+        "yaml",
+        "Structure",
+        structure.Document,
+        structure.is_yaml,
+        "it is a YAML mapping or list, and no key stands twice",
+        packages=_YAML,
+    ),
+    Check("json", "Structure", structure.Json, structure.is_json, "it is JSON: of that `type`, no key twice, no NaN"),
+    Check(
+        "json-schema",
+        "Structure",
+        structure.JsonSchema,
+        structure.follows_json_schema,
+        "it follows the JSON schema (a mapping, or the name of a file beside the suite); `format` is `json` or `yaml`",
+        shorthand="schema",
+        packages=("pyyaml", "jsonschema"),
+    ),
+    Check(
+        "gitlab-ci",
+        "Structure",
+        structure.Document,
+        structure.is_gitlab_ci,
+        "it follows GitLab's JSON schema of `.gitlab-ci.yml` (as check-jsonschema carries it, offline; `!reference` "
+        "counts as a list)",
+        packages=_SCHEMAS,
+    ),
+    Check(
+        "github-workflow",
+        "Structure",
+        structure.Document,
+        structure.is_github_workflow,
+        "it follows the JSON schema of GitHub's workflow files (as check-jsonschema carries it, offline)",
+        packages=_SCHEMAS,
+    ),
+)
+
+CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in (*_TEXT, *_STRUCTURE)})
