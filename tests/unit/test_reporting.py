@@ -13,6 +13,7 @@ from gpurig.evaljobs.__main__ import cli
 from gpurig.evaljobs.records import Generation, ModelRef, Sampling
 from gpurig.evaljobs.results import read_results
 from gpurig.evaljobs.store import RunRecords
+from gpurig.evaljobs.suites.selection import Selection
 from gpurig.evaljobs.suites.suite import load_suite
 from gpurig.evaljobs.suites.trials import select_trials
 from gpurig.runner.exporter.jobs.summary import UsageFolder
@@ -78,6 +79,14 @@ def test_every_file_is_written_and_the_folder_made(suite, tmp_path):
     assert read_results(tmp_path / "a" / "b" / "results.json") == results
 
 
+def test_a_parts_gate_decides_nothing_and_its_results_say_which_part_it_is(suite, tmp_path, capfd):
+    arguments = ["report", str(suite(0.51)), "--out", str(tmp_path / "report"), "--shard", "2/2"]
+    assert run_command(cli, program="gpurig-job", arguments=arguments) == 0
+    assert "This is the part 2/2" in capfd.readouterr().out
+    results = read_results(tmp_path / "report" / "results.json")
+    assert ([sample.id for sample in results.samples], results.shard, results.gate.passed) == (["two"], "2/2", False)
+
+
 def test_a_gate_that_holds_ends_with_0_and_one_that_does_not_with_3_after_the_files(suite, tmp_path, capfd):
     code, out, err = report(suite(0.5), tmp_path / "report", capfd)
     assert (code, err) == (0, "")
@@ -125,7 +134,7 @@ def test_a_report_that_cannot_be_made_leaves_every_old_file(suite, tmp_path, mon
 
 def test_a_selection_is_reported_alone(suite, tmp_path):
     read = load_suite(suite(0.5))
-    results = reporting.run_report(read, tmp_path, trials=select_trials(read, only=("one",)))
+    results = reporting.run_report(read, tmp_path, trials=select_trials(read, Selection(only=("one",))))
     assert [sample.id for sample in results.samples] == ["one"]
     assert results.metric("pass_rate").value == 1.0
 

@@ -16,6 +16,7 @@ from gpurig.evaljobs.results import Metric, Results
 from gpurig.evaljobs.stages import StageOutcome, generate, run_stages
 from gpurig.evaljobs.statistics.reducers import Reducer, parse_reducer
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, read_records, read_stage
+from gpurig.evaljobs.suites.selection import Selection
 from gpurig.evaljobs.suites.suite import GateRuleSpec, load_suite
 from gpurig.evaljobs.suites.trials import select_trials, trials_of
 from gpurig.evaljobs.summary import RunFacts, summarize
@@ -238,10 +239,10 @@ def test_a_reducer_is_written_as_it_was_read(text: str) -> None:
 
 def test_trials_are_selected_by_sample_in_the_suites_order(box: EvalBox) -> None:
     suite = box.suite()
-    assert [trial.id for trial in select_trials(suite, only=("s1",))][:2] == ["s1@small", "s1@small#2"]
-    assert {trial.sample.id for trial in select_trials(suite, limit=1)} == {"s0"}
+    assert [trial.id for trial in select_trials(suite, Selection(only=("s1",)))][:2] == ["s1@small", "s1@small#2"]
+    assert {trial.sample.id for trial in select_trials(suite, Selection(limit=1))} == {"s0"}
     with pytest.raises(InputError, match='no sample "nope"'):
-        select_trials(suite, only=("nope",))
+        select_trials(suite, Selection(only=("nope",)))
 
 
 METRICS = tuple(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.suites.selection import EVERYTHING, Selection, Shard
 
 if TYPE_CHECKING:
     from gpurig.common.models.resolving import Search
@@ -26,8 +28,36 @@ _OUT = click.option(
     show_default=True,
     help="The folder of the records and reports.",
 )
-_ONLY = click.option("--only", multiple=True, metavar="ID", help="Take this sample only; may be repeated.")
-_LIMIT = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N samples only.")
+_SELECTION_OPTIONS = (
+    click.option("--only", multiple=True, metavar="ID", help="Take this sample only; may be repeated."),
+    click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="TAG",
+        help="Take samples with this tag, or without it (!TAG); A,B wants both. May be repeated: any of them.",
+    ),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Take N random samples, always the same."),
+    click.option(
+        "--sample-seed",
+        "seed",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        metavar="SEED",
+        help="Which random samples --sample takes.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N samples only."),
+    click.option(
+        "--generator", "generators", multiple=True, metavar="NAME", help="Ask this generator only; may be repeated."
+    ),
+    click.option(
+        "--shard",
+        callback=lambda _context, _option, text: read_shard(text, os.environ),
+        metavar="I/N",
+        help="Take part I of N; auto: the part of this job of a `parallel: N` (CI_NODE_INDEX of CI_NODE_TOTAL).",
+    ),
+)
 _MODEL_OPTIONS = (
     click.option(
         "--models-dir",
@@ -138,15 +168,14 @@ class StageOptions:
 
     suite: Path
     out: Path
-    only: tuple[str, ...] = ()
-    limit: int | None = None
+    selection: Selection = EVERYTHING
     models: ModelOptions = field(default_factory=ModelOptions)
 
     def settings(self) -> RunSettings:
         """The run that these options describe, its suite read.
 
         Raises:
-            InputError: the suite is missing or wrong, or lacks a sample that `only` names.
+            InputError: the suite is missing or wrong, or lacks what the selection names.
         """
         from gpurig.evaljobs.llama import LlamaProvider  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.stages import RunSettings  # noqa: PLC0415 - heavy
@@ -156,7 +185,7 @@ class StageOptions:
         suite = load_suite(self.suite)
         return RunSettings(
             suite=suite,
-            trials=select_trials(suite, only=self.only, limit=self.limit),
+            trials=select_trials(suite, self.selection),
             out=self.out,
             search=self.models.search(),
             provider=LlamaProvider(),
@@ -167,10 +196,36 @@ class StageOptions:
 
 
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SUITE, --out, --only and --limit; the command gets `suite`, `out`, `only` and `limit`."""
-    for add in (_LIMIT, _ONLY, _OUT, _SUITE):
-        command = add(command)
-    return command
+    """SUITE, --out and what selects samples; the command gets `suite`, `out` and `selection`, a Selection."""
+    names = [each.name for each in dataclasses.fields(Selection)]
+
+    @functools.wraps(command)
+    def with_selection(**options: Any) -> Any:
+        selection = Selection(**{name: options.pop(name) for name in names})
+        return command(**options, selection=selection)
+
+    wrapped: Callable[..., Any] = with_selection
+    for add in (*reversed(_SELECTION_OPTIONS), _OUT, _SUITE):
+        wrapped = add(wrapped)
+    return wrapped
+
+
+def read_shard(text: str | None, environ: Mapping[str, str]) -> Shard | None:
+    """The shard that `--shard` means; "auto" is that of a GitLab job with `parallel`, and none in any other job.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        if "CI_NODE_INDEX" not in environ:
+            return None
+        text = f"{environ['CI_NODE_INDEX']}/{environ.get('CI_NODE_TOTAL', '')}"
+    found = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise click.BadParameter(f'"{text}" is no part: write I/N with I from 1 to N, or auto')
+    return Shard(int(found[1]), int(found[2]))
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:

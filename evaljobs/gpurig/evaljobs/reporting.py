@@ -11,6 +11,7 @@ from gpurig.common.files import write_atomic
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
 from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_records
+from gpurig.evaljobs.suites.selection import Shard
 from gpurig.evaljobs.suites.suite import Suite
 from gpurig.evaljobs.suites.trials import Trial, trials_of
 from gpurig.evaljobs.summary import RunFacts, summarize
@@ -27,6 +28,7 @@ def run_report(
     out: Path,
     *,
     trials: tuple[Trial, ...] | None = None,
+    shard: Shard | None = None,
     started: datetime | None = None,
     reused: int = 0,
     gpu_use: tuple[JobGpuUse, ...] = (),
@@ -40,6 +42,7 @@ def run_report(
         suite: what the records answer.
         out: the folder of the records, and of the reports.
         trials: those that the other stages ran over; all of the suite where None.
+        shard: which part of a larger run they are.
         started: when the run began; now where None.
         reused: trials that an earlier run had finished already.
         gpu_use: what the box's exporter tells of the pipeline's jobs.
@@ -55,6 +58,7 @@ def run_report(
         reused=reused,
         job=job_from_environment(os.environ),
         gpu_use=gpu_use,
+        shard=str(shard or ""),
     )
     results = summarize(suite, trials_of(suite) if trials is None else trials, read_records(out, suite), facts)
     # All texts are made before the first is written, so that a failure leaves the old report whole.

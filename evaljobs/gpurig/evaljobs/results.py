@@ -333,6 +333,7 @@ class Results(Part):
         reused: answers that an earlier run had finished already.
         epochs: how often every sample was asked of every generator.
         reduce: what its answers come to: "mean", "pass@K", "pass^K", "at-least-K".
+        shard: which part of a larger run this is, "2/4"; empty for a whole one.
         gpu_use: of the pipeline's jobs on this box, by job id; empty where no exporter tells of it.
         together: how the samples were generated; None where each was alone, or where that was not noted.
         comparison: with the baseline, where there is one.
@@ -356,6 +357,7 @@ class Results(Part):
     packages: dict[str, str] = Field(default_factory=dict)
     job: JobRef = JobRef()
     reused: int = 0
+    shard: str = ""
     together: Together | None = None
     samples: tuple[SampleResult, ...]
     metrics: tuple[Metric, ...]

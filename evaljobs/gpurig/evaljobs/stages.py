@@ -364,7 +364,7 @@ def _answered(settings: RunSettings) -> dict[str, Generation]:
         raise InputError(
             f"{len(missing)} of {len(settings.trials)} {_things(settings)} have no generation in "
             f'{settings.out / GENERATIONS} for this suite as it is now; the first is "{missing[0]}"',
-            hint="run `gpurig-job generate` with the same suite, --out, --only and --limit first",
+            hint="run `gpurig-job generate` with the same suite, --out and selection first",
         )
     chosen = [generations[trial.id] for trial in settings.trials]
     return {record.trial: record for record in chosen if record.finish != "error"}

@@ -33,6 +33,7 @@ class RunFacts:
     Attributes:
         started, finished: ISO 8601 in UTC.
         reused: trials that an earlier run had finished already.
+        shard: which part of a larger run it is, "2/4"; empty for a whole one.
         gpu_use: what the box's exporter tells of the pipeline's jobs.
     """
 
@@ -41,6 +42,7 @@ class RunFacts:
     reused: int = 0
     job: JobRef = field(default_factory=JobRef)
     gpu_use: tuple[JobGpuUse, ...] = ()
+    shard: str = ""
 
 
 def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts: RunFacts) -> Results:
@@ -93,6 +95,7 @@ def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts:
         job=facts.job,
         reused=facts.reused,
         gpu_use=facts.gpu_use,
+        shard=facts.shard,
         together=_together(generations),
         samples=done,
         metrics=metrics,

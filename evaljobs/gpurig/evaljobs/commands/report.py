@@ -21,6 +21,7 @@ from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import number, rule_text
 from gpurig.evaljobs.reporting import HTML, run_report
 from gpurig.evaljobs.results import JobGpuUse, Results
+from gpurig.evaljobs.suites.selection import Selection
 from gpurig.evaljobs.suites.suite import load_suite
 from gpurig.evaljobs.suites.trials import select_trials
 
@@ -69,11 +70,16 @@ def told_gpu_use(folder: Path) -> tuple[JobGpuUse, ...]:
 def conclude(results: Results, out: Path, note: NoteOptions) -> None:
     """Print the summary, write the note, and fail where the gate does; the files are written already.
 
+    A shard's gate decides nothing: it saw a part of the samples. Its note waits for the whole as well.
+
     Raises:
         GateFailedError: the gate failed; this comes before any trouble with the note.
         PrerequisiteError, InputError, RemoteError: the note could not be written, and `note.mode` is "always".
     """
     click.echo(terminal_summary(results, str(out)))
+    if results.shard:
+        click.echo(f"This is the part {results.shard}: the gate is judged when the parts are merged.")
+        return
     problem: ApplianceError | None = None
     try:
         _write_note(results, note)
@@ -105,8 +111,7 @@ def report(
     *,
     suite: Path,
     out: Path,
-    only: tuple[str, ...],
-    limit: int | None,
+    selection: Selection,
     gpu_use: Path,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
@@ -117,6 +122,6 @@ def report(
     where the gate fails.
     """
     read = load_suite(suite)
-    trials = select_trials(read, only=only, limit=limit)
-    results = run_report(read, out, trials=trials, gpu_use=told_gpu_use(gpu_use))
+    trials = select_trials(read, selection)
+    results = run_report(read, out, trials=trials, shard=selection.shard, gpu_use=told_gpu_use(gpu_use))
     conclude(results, out, NoteOptions(note, note_token_file))

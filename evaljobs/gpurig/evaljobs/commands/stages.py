@@ -12,6 +12,7 @@ import click
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.commands.report import NoteOptions, conclude, gpu_use_option, note_options, told_gpu_use
 from gpurig.evaljobs.options import ModelOptions, StageOptions, model_options, stage_options
+from gpurig.evaljobs.suites.selection import Selection
 
 if TYPE_CHECKING:
     from gpurig.evaljobs.stages import RunSettings, StageOutcome
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: gpurig-job generate examples/ci-jobs --out report")
 @stage_options
 @model_options
-def generate(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, models: ModelOptions) -> None:
+def generate(*, suite: Path, out: Path, selection: Selection, models: ModelOptions) -> None:
     """Let the generator answer every sample of a suite.
 
     Appends to generations.jsonl in the folder --out. Run again, it does only what is missing.
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.generate, StageOptions(suite, out, only, limit, models))
+    _run(stages.generate, StageOptions(suite, out, selection, models))
 
 
 @click.command(epilog="Example: gpurig-job check examples/ci-jobs --out report")
 @stage_options
-def check(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None) -> None:
+def check(*, suite: Path, out: Path, selection: Selection) -> None:
     """Run the suite's checks over the generations.
 
     Appends to checks.jsonl in the folder --out. Needs no model. A failed check is a result, not an error: the gate
@@ -40,20 +41,20 @@ def check(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None) -
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.check, StageOptions(suite, out, only, limit))
+    _run(stages.check, StageOptions(suite, out, selection))
 
 
 @click.command(epilog="Example: gpurig-job grade examples/ci-jobs --out report")
 @stage_options
 @model_options
-def grade(*, suite: Path, out: Path, only: tuple[str, ...], limit: int | None, models: ModelOptions) -> None:
+def grade(*, suite: Path, out: Path, selection: Selection, models: ModelOptions) -> None:
     """Let the grader judge every generation.
 
     Appends to grades.jsonl in the folder --out. Run again, it does only what is missing.
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.grade, StageOptions(suite, out, only, limit, models))
+    _run(stages.grade, StageOptions(suite, out, selection, models))
 
 
 def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) -> None:
@@ -75,8 +76,7 @@ def eval_(
     *,
     suite: Path,
     out: Path,
-    only: tuple[str, ...],
-    limit: int | None,
+    selection: Selection,
     models: ModelOptions,
     gpu_use: Path,
     note: Literal["auto", "always", "never"],
@@ -92,7 +92,7 @@ def eval_(
     from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
 
     started = datetime.now(UTC)
-    options = StageOptions(suite, out, only, limit, models)
+    options = StageOptions(suite, out, selection, models)
     settings = options.settings()
     with locked(out):
         reused = stages.run_stages(settings)
@@ -100,6 +100,7 @@ def eval_(
             settings.suite,
             out,
             trials=settings.trials,
+            shard=selection.shard,
             started=started,
             reused=reused,
             gpu_use=told_gpu_use(gpu_use),

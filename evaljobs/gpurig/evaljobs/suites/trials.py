@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.records import trial_id
+from gpurig.evaljobs.suites.selection import EVERYTHING, Selection, fits, tag_names
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, SamplingSpec, Suite
 
 
@@ -42,19 +45,56 @@ def trials_of(
     )
 
 
-def select_trials(suite: Suite, *, only: tuple[str, ...] = (), limit: int | None = None) -> tuple[Trial, ...]:
-    """The trials of the samples with the ids `only` (all where it is empty), at most the first `limit` of them.
+def select_trials(suite: Suite, selection: Selection = EVERYTHING) -> tuple[Trial, ...]:
+    """The trials that a selection takes, in the suite's order; there is at least one.
 
     Raises:
-        InputError: an id that the suite does not have.
+        InputError: an id, tag or generator that the suite does not have; nothing is left.
     """
-    unknown = set(only) - {sample.id for sample in suite.samples}
-    if unknown:
+    for given, known, what in (
+        (selection.only, [sample.id for sample in suite.samples], "sample"),
+        (tag_names(selection.tags), [tag for sample in suite.samples for tag in sample.tags], "tag"),
+        (selection.generators, [name for name in suite.named_generators if name], "generator"),
+    ):
+        _demand_known(suite, given, known, what)
+    samples = [sample for sample in suite.samples if not selection.only or sample.id in selection.only]
+    samples = [sample for sample in samples if fits(sample.tags, selection.tags)]
+    if not samples:
         raise InputError(
-            f'suite "{suite.name}" has no sample "{min(unknown)}"', hint=f"{suite.path} lists the samples' ids"
+            f'no sample of suite "{suite.name}" fits --only and --tag together', hint="leave one of them out"
         )
-    chosen = tuple(sample for sample in suite.samples if not only or sample.id in only)
-    return trials_of(suite, chosen if limit is None else chosen[:limit])
+    if selection.sample is not None:
+        samples = _random(samples, selection.sample, selection.seed)
+    samples = samples[: selection.limit]
+    if selection.shard is not None:
+        if selection.shard.total > len(samples):
+            raise InputError(
+                f"there are {len(samples)} samples for {selection.shard.total} shards: some would have none",
+                hint=f"use at most {len(samples)} (`parallel: {len(samples)}`)",
+            )
+        # Neighbours are alike in kind and length; dealt out like cards they come to different shards.
+        samples = samples[selection.shard.index - 1 :: selection.shard.total]
+    return trials_of(suite, samples, selection.generators or None)
+
+
+def _random(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """The `count` samples whose hashes with the seed are least: it depends on nothing but ids and seed."""
+    ranked = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.id}".encode()).digest())
+    chosen = {sample.id for sample in ranked[:count]}
+    return [sample for sample in samples if sample.id in chosen]
+
+
+def _demand_known(suite: Suite, given: Iterable[str], known: Sequence[str], what: str) -> None:
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0], set(known), n=1)
+    names = list(dict.fromkeys(known))
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    raise InputError(
+        f'suite "{suite.name}" has no {what} "{unknown[0]}"' + (f'; did you mean "{near[0]}"?' if near else ""),
+        hint=f"its {what}s: {', '.join(names[:10])}{more}" if names else f"it has no {what}s with names",
+    )
 
 
 def sampling_of(spec: GeneratorSpec, epoch: int) -> SamplingSpec:
