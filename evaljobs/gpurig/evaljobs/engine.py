@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from gpurig.evaljobs.models import ModelFile
-from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.records import AdapterRef, Sampling
 
 DEFAULT_CONTEXT = 4096
 
@@ -54,6 +54,7 @@ class Request:
         grammar: GBNF with the rule `root`; the answer follows it. Empty: no constraint.
         choices: continuations of the prompt whose log-probabilities are wanted.
         shaping: what else changes the choice of tokens, and what is told of it.
+        adapters: what the model answers with; of those that were loaded with it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Request:
     grammar: str = ""
     choices: tuple[str, ...] = ()
     shaping: Shaping = Shaping()
+    adapters: tuple[AdapterRef, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class EngineProvider(Protocol):
         ...
 
     def open(self, model: ModelFile, settings: EngineSettings) -> AbstractContextManager[Engine]:
-        """Load a model; leaving the context frees its memory.
+        """Load a model and its adapters; leaving the context frees their memory.
 
         Raises:
             InputError: the file cannot be loaded. PrerequisiteError: not enough memory, no device.

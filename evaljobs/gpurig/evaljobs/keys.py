@@ -8,7 +8,7 @@ from typing import Any
 
 from gpurig.evaljobs.checks.files import digest_of
 from gpurig.evaljobs.models import ModelFile
-from gpurig.evaljobs.records import Generation, Sampling
+from gpurig.evaljobs.records import Generation, Sampling, effective_adapters
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
@@ -35,6 +35,7 @@ def generation_key(
             "stop": list(stop),
             "context": context,
             "packages": dict(packages),
+            **_adapters(model),
             **_together(exact=exact),
         }
     )
@@ -63,9 +64,16 @@ def grade_key(
             "verdicts": dict(verdicts),
             "context": context,
             "packages": dict(packages),
+            **_adapters(model),
             **_together(exact=exact),
         }
     )
+
+
+def _adapters(model: ModelFile) -> dict[str, list[list[str | float]]]:
+    """What the model answers with; nothing where it answers alone, as before there were adapters."""
+    found = effective_adapters(model.ref.adapters)
+    return {"adapters": [[sha256, scale] for sha256, scale in found]} if found else {}
 
 
 def _together(*, exact: bool) -> dict[str, bool]:

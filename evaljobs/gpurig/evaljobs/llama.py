@@ -30,12 +30,12 @@ class LlamaProvider:
 
     @contextlib.contextmanager
     def open(self, model: ModelFile, settings: EngineSettings) -> Iterator[InferenceEngine]:
-        """Load a model; leaving frees it.
+        """Load a model and its adapters; leaving frees them.
 
         Raises:
-            InputError: llama.cpp refuses the file. PrerequisiteError: no memory, or a GPU build without a GPU.
+            InputError: llama.cpp refuses a file. PrerequisiteError: no memory, or a GPU build without a GPU.
         """
-        demand_loadable(model.path, settings.context)
+        demand_loadable(model.path, settings.context, [adapter.path for adapter in model.adapters])
         engine = InferenceEngine(model, settings)
         try:
             yield engine

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpurig.common.errors import InputError
@@ -17,25 +18,26 @@ from gpurig.common.process import run
 _SECONDS = 300.0
 
 
-def demand_loadable(path: Path, context: int) -> None:
-    """Let another process load the model's header, vocabulary and context.
+def demand_loadable(path: Path, context: int, adapters: Sequence[Path] = ()) -> None:
+    """Let another process load the model's header, vocabulary and context, and its adapters.
 
     Raises:
-        InputError: llama.cpp refuses the file, or dies of it. PrerequisiteError: it did not answer in time.
+        InputError: llama.cpp refuses a file, or dies of it. PrerequisiteError: it did not answer in time.
     """
-    argv = [sys.executable, "-m", "gpurig.evaljobs.llama_probe", str(path), str(context)]
+    files = [str(path), *(str(adapter) for adapter in adapters)]
+    argv = [sys.executable, "-m", "gpurig.evaljobs.llama_probe", str(context), *files]
     # Without this llama.cpp starts a debugger on its own corpse, where one is installed.
     finished = run(argv, timeout_s=_SECONDS, env={**os.environ, "GGML_NO_BACKTRACE": "1"})
     if finished.code < 0:
         name = signal.Signals(-finished.code).name
         raise InputError(
-            f"llama.cpp dies of {path} ({name}): the file is damaged",
+            f"llama.cpp dies of {' or '.join(files)} ({name}): the file is damaged",
             hint="copy or download the model again and compare its sha256",
         )
     if finished.code:
         reason = (finished.stdout.strip().splitlines() or ["it does not say why"])[-1]
         raise InputError(
-            f"llama.cpp cannot load {path}: {reason}",
+            f"llama.cpp cannot load {' with '.join(files)}: {reason}",
             hint="the file is damaged, or made for a newer llama.cpp than this installation's",
         )
 
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
     """Load; print the reason where that fails.
 
     Args:
-        arguments: the model's path and the context in tokens.
+        arguments: the context in tokens, the model's path, and its adapters' paths.
 
     Returns:
         0 where it loads, 1 where it does not.
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
     from gpurig.evaljobs.llama_log import last_errors  # noqa: PLC0415
 
-    path, context = arguments
+    context, path, *adapters = arguments
     errors = last_errors(llama_cpp)
     llama_cpp.llama_backend_init()
     parameters = llama_cpp.llama_model_default_params()
@@ -61,7 +63,7 @@ def main(arguments: list[str]) -> int:
     parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # a mapped file counts as allocated
     parameters.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(path.encode(), parameters)
-    loaded = bool(model)
+    loaded = bool(model) and all(llama_cpp.llama_adapter_lora_init(model, adapter.encode()) for adapter in adapters)
     if loaded:
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = int(context)

@@ -11,7 +11,16 @@ from gpurig.common.files import sha256_file
 from gpurig.common.gguf import Gguf, read_gguf
 from gpurig.common.models.names import SUFFIX, part_files
 from gpurig.common.models.resolving import Found, Search
-from gpurig.evaljobs.records import ModelRef
+from gpurig.evaljobs.records import AdapterRef, ModelRef
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A LoRA adapter that was found, hashed and whose header was read."""
+
+    ref: AdapterRef
+    path: Path
+    gguf: Gguf
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,13 @@ class ModelFile:
 
     Attributes:
         path: its file, or the first of its parts: llama.cpp finds the others.
+        adapters: that are loaded with it; a request says which of them it wants, and how strongly.
     """
 
     ref: ModelRef
     path: Path
     gguf: Gguf
+    adapters: tuple[AdapterFile, ...] = ()
 
 
 def find_model(name: str, *, search: Search, suite_folder: Path) -> Found:

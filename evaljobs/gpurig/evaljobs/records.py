@@ -5,6 +5,7 @@ The format is documented in docs/formats.md; a change that an older reader canno
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +38,29 @@ class RunRecord(Record):
     keys: dict[str, str]
 
 
+class AdapterRef(Part):
+    """A LoRA adapter that a model ran with.
+
+    Attributes:
+        name: as the suite or the user names it.
+        file: the file's name, without its folder.
+        sha256: of the whole file, hexadecimal.
+        size_bytes: of the file.
+        scale: how strongly it was applied: 1 as it was trained, 0 not at all.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    size_bytes: int
+    scale: float = 1.0
+
+
+def effective_adapters(adapters: Iterable[AdapterRef]) -> tuple[tuple[str, float], ...]:
+    """What adapters come to: SHA-256 and scale of each, in one order, those that change nothing left out."""
+    return tuple(sorted((one.sha256, one.scale) for one in adapters if one.scale))
+
+
 class ModelRef(Part):
     """A model file that ran.
 
@@ -49,6 +73,7 @@ class ModelRef(Part):
             records that were written before this was noted.
         source: where a pull brought it from, with its revision; "" where nobody knows.
         others: files of the same name in later places that have other bytes.
+        adapters: that it ran with.
     """
 
     name: str
@@ -58,6 +83,18 @@ class ModelRef(Part):
     place: str = ""
     source: str = ""
     others: tuple[str, ...] = ()
+    adapters: tuple[AdapterRef, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, tuple[tuple[str, float], ...]]:
+        """The same for models that answer the same."""
+        return self.sha256, effective_adapters(self.adapters)
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: "qwen3-8b with style.gguf, tone.gguf (0.5)"."""
+        names = [one.name + (f" ({one.scale:g})" if one.scale != 1 else "") for one in self.adapters]
+        return self.name + (f" with {', '.join(names)}" if names else "")
 
 
 class Sampling(Part):

@@ -10,6 +10,7 @@ from gpurig.evaljobs.inference.works import Branch, Work
 from gpurig.evaljobs.inference.written import Written, written_token
 from gpurig.evaljobs.llama_sampling import Chain
 from gpurig.evaljobs.llama_vocabulary import Continuations, RequestFault, Vocabulary
+from gpurig.evaljobs.records import effective_adapters
 
 
 class Answer:
@@ -45,7 +46,8 @@ class Answer:
             self._found = vocabulary.continuations(request.prompt, self._prompt, request.choices, limit)
             self._plan_branches(self._found)
         self._room = min(request.sampling.max_tokens, limit - len(self._prompt))
-        self.work = Work(request.id, tuple(self._prompt), self._room, tuple(self._branches))
+        group = effective_adapters(request.adapters)
+        self.work = Work(request.id, tuple(self._prompt), self._room, tuple(self._branches), group)
         self._chain: Chain | None = None
         self.output, self._count = b"", 0
         self.log: list[Written] = []

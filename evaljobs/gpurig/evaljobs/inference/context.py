@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpurig.common.errors import PrerequisiteError
-from gpurig.evaljobs.inference.works import Copy, Row, Step
+from gpurig.evaljobs.inference.adapters import Adapters
+from gpurig.evaljobs.inference.works import Copy, Group, Row, Step
 
 # On a CPU ggml's flash attention goes row by row and takes twice the time of two products (docs/inference.md). Those
 # need memory that grows with the sequences' length, so longer ones are left to llama.cpp's choice.
@@ -35,6 +36,7 @@ class Context:
         batch: int,
         threads: int,
         gpu: bool,
+        adapters: Adapters | None = None,
     ) -> None:
         """Make the context.
 
@@ -47,6 +49,7 @@ class Context:
             batch: tokens that are computed together, at most.
             threads: of the CPU.
             gpu: the model's layers are on a GPU.
+            adapters: of the model; they must outlive the context.
 
         Raises:
             NoRoomError: llama.cpp does not make it.
@@ -54,6 +57,7 @@ class Context:
         import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
 
         self._api, self._errors, self._numpy = api, errors, np
+        self._adapters, self._group = adapters, Group()
         options = api.llama_context_default_params()
         options.n_ctx = cells * sequences
         # A branch may be longer than what is computed together: llama.cpp divides it then.
@@ -98,6 +102,9 @@ class Context:
             wanted += self._batch.fill(row, place)
             place += len(row.tokens) + row.padding
         self._batch.llama.n_tokens = place
+        if step.group != self._group and self._adapters is not None:
+            self._adapters.apply(self._context, step.group)
+            self._group = step.group
         code = self._api.llama_decode(self._context, self._batch.llama)
         if code:
             raise PrerequisiteError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from gpurig.common.errors import PrerequisiteError
+from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.evaljobs.engine import Completion, EngineSettings, Request
+from gpurig.evaljobs.inference.adapters import Adapters
 from gpurig.evaljobs.inference.answers import Answer, failed
 from gpurig.evaljobs.inference.context import Context, NoRoomError
 from gpurig.evaljobs.inference.room import sequences_for, worthwhile
@@ -29,7 +30,7 @@ class InferenceEngine:
         """Load the model; the cache is made when the requests are known.
 
         Raises:
-            InputError: llama.cpp refuses the file. PrerequisiteError: a GPU build without a GPU.
+            InputError: llama.cpp refuses a file. PrerequisiteError: a GPU build without a GPU.
         """
         import llama_cpp  # noqa: PLC0415 - loads shared libraries
 
@@ -41,6 +42,11 @@ class InferenceEngine:
         demand_device(llama_cpp)
         self._gpu = bool(llama_cpp.llama_supports_gpu_offload())
         self._model = load_model(llama_cpp, model.path, self._errors, gpu=self._gpu)
+        try:
+            self._adapters = Adapters(llama_cpp, self._model, model.adapters, self._errors)
+        except InputError:
+            release(llama_cpp, model=self._model, context=None, batch=None)
+            raise
         self._vocabulary = Vocabulary(llama_cpp, self._model)
         # What has been computed cannot be taken back where the past is one state and not a list of tokens.
         self._cut = not (
@@ -49,6 +55,7 @@ class InferenceEngine:
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
+        self._adapters.close()
         release(self._api, model=self._model, context=None, batch=None)
         self._model = None
 
@@ -83,6 +90,7 @@ class InferenceEngine:
         Raises:
             RequestFault: it cannot be answered.
         """
+        self._adapters.demand(request.adapters)
         return Answer(self._api, self._vocabulary, request, limit=self._settings.context)
 
     @contextlib.contextmanager
@@ -134,4 +142,5 @@ class InferenceEngine:
             batch=_BATCH,
             threads=self._settings.threads,
             gpu=self._gpu,
+            adapters=self._adapters,
         )
