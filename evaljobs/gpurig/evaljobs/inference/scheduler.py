@@ -35,8 +35,8 @@ _WORTH_PADDING = 0.85
 _WORTH_A_CALL = 192
 # So many admissions later a work goes before all that came after it.
 _PATIENCE = 8
-# So many steps a group has in a row where others wait: to change adapters, llama.cpp plans its graphs anew
-# (llama_context::sched_reserve).
+# So many steps a group has in a row where others wait: to change adapters, llama.cpp plans its graphs anew (4 ms for 24
+# layers on a CPU, llama_context::sched_reserve).
 _TURN = 8
 
 
