@@ -7,7 +7,7 @@ type than it expects ends the process. The format is what convert_lora_to_gguf.p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gpurig.common.errors import InputError
@@ -60,6 +60,13 @@ def with_adapters(model: ModelFile, adapters: Sequence[AdapterFile]) -> ModelFil
         _demand_fit(adapter.gguf, model.gguf)
     ref = model.ref.model_copy(update={"adapters": tuple(adapter.ref for adapter in adapters)})
     return dataclasses.replace(model, ref=ref, adapters=tuple(adapters))
+
+
+def loaded_once(models: Iterable[ModelFile]) -> ModelFile:
+    """What is loaded for requests to several of them, which are one model with different adapters."""
+    first, *others = models
+    files = {adapter.ref.sha256: adapter for model in (first, *others) for adapter in model.adapters}
+    return dataclasses.replace(first, adapters=tuple(files.values()))
 
 
 def _demand_lora(gguf: Gguf, *, parts: int) -> None:

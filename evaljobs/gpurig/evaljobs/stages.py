@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -13,6 +13,7 @@ from gpurig.common.gguf import read_gguf
 from gpurig.common.models.resolving import Search
 from gpurig.common.progress import Progress
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.adapters import loaded_once, open_adapter, with_adapters
 from gpurig.evaljobs.checking import answer_to, check_packages
 from gpurig.evaljobs.checks import run_check
 from gpurig.evaljobs.engine import (
@@ -31,7 +32,7 @@ from gpurig.evaljobs.records import Checked, Generation, Grade, ModelRef, Sampli
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES, StageFile, StageWriter, read_records, read_stage
 from gpurig.evaljobs.suites.library import prompt_ref
 from gpurig.evaljobs.suites.prompts import generator_prompt, grader_prompt, prompt_sha256
-from gpurig.evaljobs.suites.suite import GeneratorSpec, Suite
+from gpurig.evaljobs.suites.suite import AdapterSpec, GeneratorSpec, Suite
 from gpurig.evaljobs.suites.trials import Trial, sampling_of
 
 R = TypeVar("R", Generation, Checked, Grade)
@@ -111,8 +112,9 @@ def run_stages(settings: RunSettings) -> int:
     grader = settings.suite.grader
     if grader is not None:
         # That the grader is missing is said before an hour of generating, not after it.
-        for file in find_model(grader.model, search=settings.search, suite_folder=settings.suite.folder).files:
-            read_gguf(file)
+        for name in (grader.model, *(adapter.model for adapter in grader.adapters)):
+            for file in find_model(name, search=settings.search, suite_folder=settings.suite.folder).files:
+                read_gguf(file)
     outcomes = [stage(settings) for stage in (generate, check, grade)]
     return min(outcome.reused for outcome in outcomes if outcome.reused + outcome.done)
 
@@ -153,7 +155,7 @@ def generate(settings: RunSettings) -> StageOutcome:
     }
 
     def records(names: tuple[str, ...]) -> Iterator[Generation]:
-        # Generators that differ in what they ask alone share the model in memory.
+        # Generators that differ in what they ask alone, or in their adapters, share the model in memory.
         loads: dict[tuple[str, int], list[_Question]] = {}
         for name in names:
             question = questions[name]
@@ -162,8 +164,12 @@ def generate(settings: RunSettings) -> StageOutcome:
             yield from answered(together)
 
     def answered(together: list[_Question]) -> Iterator[Generation]:
-        requests = [Request(one.trial.id, one.prompt, one.sampling, stop=one.spec.stop) for one in together]
-        for completion in _answers(settings, together[0].model, together[0].context, requests):
+        requests = [
+            Request(one.trial.id, one.prompt, one.sampling, stop=one.spec.stop, adapters=one.model.ref.adapters)
+            for one in together
+        ]
+        model = loaded_once(one.model for one in together)
+        for completion in _answers(settings, model, together[0].context, requests):
             question = questions[completion.id]
             yield Generation(
                 sample=question.trial.sample.id,
@@ -205,13 +211,15 @@ def generate(settings: RunSettings) -> StageOutcome:
 def _questions(settings: RunSettings) -> Iterator[_Question]:
     """What every trial asks; the epochs of a sample ask the same with another seed."""
     specs = settings.suite.named_generators
-    files: dict[str, ModelFile] = {}
+    bases: dict[str, ModelFile] = {}
+    models: dict[str, ModelFile] = {}
     asked: dict[tuple[str, str], tuple[str, str]] = {}
     for trial in settings.trials:
         spec = specs[trial.generator]
-        if spec.model not in files:
-            files[spec.model] = _model(spec.model, settings)
-        model = files[spec.model]
+        if trial.generator not in models:
+            bases[spec.model] = bases.get(spec.model) or _model(spec.model, settings)
+            models[trial.generator] = _adapted(bases[spec.model], spec.adapters, settings)
+        model = models[trial.generator]
         same = trial.sample.id, trial.generator
         if same not in asked:
             prompt = generator_prompt(spec, trial.sample, model.gguf)
@@ -264,7 +272,7 @@ def grade(settings: RunSettings) -> StageOutcome:
     if spec is None:
         return StageOutcome(0, 0, 0)
     generations = _answered(settings)
-    model = _model(spec.model, settings)
+    model = _adapted(_model(spec.model, settings), spec.adapters, settings)
     context = context_size(model, spec.context)
     packages = settings.provider.packages
     samples = {trial.id: trial.sample for trial in settings.trials if trial.id in generations}
@@ -285,7 +293,8 @@ def grade(settings: RunSettings) -> StageOutcome:
     }
 
     def records(names: tuple[str, ...]) -> Iterator[Grade]:
-        requests = [grading_request(name, prompts[name], spec.verdicts) for name in names]
+        asked = (grading_request(name, prompts[name], spec.verdicts) for name in names)
+        requests = [replace(request, adapters=model.ref.adapters) for request in asked]
         for completion in _answers(settings, model, context, requests):
             verdict = judge(completion, spec.verdicts)
             yield Grade(
@@ -388,8 +397,14 @@ def _model(name: str, settings: RunSettings) -> ModelFile:
     return model
 
 
+def _adapted(model: ModelFile, adapters: Sequence[AdapterSpec], settings: RunSettings) -> ModelFile:
+    folder = settings.suite.folder
+    files = [open_adapter(one.model, one.scale, search=settings.search, suite_folder=folder) for one in adapters]
+    return with_adapters(model, files) if files else model
+
+
 def _ref_now(record: ModelRef, now: ModelRef) -> ModelRef:
     """What a reused record says of its model: its name as the suite has it now, and where it lay when it ran."""
     if record.sha256 != now.sha256:
         return now
-    return record.model_copy(update={"name": now.name, "file": now.file})
+    return record.model_copy(update={"name": now.name, "file": now.file, "adapters": now.adapters})

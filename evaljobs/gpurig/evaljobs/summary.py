@@ -136,8 +136,8 @@ def _demand(stage: str, trials: Sequence[Trial], records: Mapping[str, object]) 
 
 
 def _one_model(stage: str, models: Sequence[ModelRef]) -> ModelRef:
-    if len({model.sha256 for model in models}) > 1:
-        names = " and ".join(sorted({f"{model.file} ({model.sha256[:12]})" for model in models}))
+    if len({model.identity for model in models}) > 1:
+        names = " and ".join(sorted({f"{model.title} ({model.sha256[:12]})" for model in models}))
         raise InputError(
             f"the records of the stage {stage} are of several models: {names}",
             hint=f"run `gpurig-job {stage}` again: it redoes what another model wrote",

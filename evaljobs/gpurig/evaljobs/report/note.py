@@ -47,8 +47,8 @@ def note_markdown(results: Results) -> str:
         marker(results.suite),
         f"### {icon}Eval {_code(results.suite)}",
         "",
-        f"**{verdict(results)}.** Generator {_code(results.generator.name)}"
-        + (f", grader {_code(results.grader.name)}" if results.grader else "")
+        f"**{verdict(results)}.** Generator {_code(results.generator.title)}"
+        + (f", grader {_code(results.grader.title)}" if results.grader else "")
         + ".",
         "",
         *_gate(results),

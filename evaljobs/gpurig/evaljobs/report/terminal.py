@@ -30,7 +30,7 @@ def terminal_summary(results: Results, folder: str) -> str:
         results: the run.
         folder: the report folder, as the user may open it.
     """
-    models = f"generator {results.generator.name}" + (f", grader {results.grader.name}" if results.grader else "")
+    models = f"generator {results.generator.title}" + (f", grader {results.grader.title}" if results.grader else "")
     lines = ["", harmless(f"{results.suite}: {len(results.samples)} samples, {models}")]
     for told in passed_over(results):
         lines += textwrap.wrap(harmless(told), _WIDTH, break_on_hyphens=False)

@@ -99,6 +99,28 @@ class SamplingSpec(Sampling):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AdapterSpec(Strict):
+    """A LoRA adapter, and how strongly it is applied.
+
+    Attributes:
+        model: the adapter's name or path, found as a model's is.
+        scale: 1: as it was trained.
+    """
+
+    model: NonEmpty
+    scale: float = Field(default=1.0, ge=-100.0, le=100.0, allow_inf_nan=False)
+
+
+def _adapter(value: object) -> object:
+    """`style.gguf` is short for `{model: style.gguf}`."""
+    return {"model": value} if isinstance(value, str) else value
+
+
+AdapterSpecs = Annotated[
+    tuple[Annotated[AdapterSpec, BeforeValidator(_adapter)], ...], Field(exclude_if=lambda adapters: not adapters)
+]
+
+
 class GeneratorSpec(Strict):
     """Which model answers, and how it is asked.
 
@@ -110,9 +132,11 @@ class GeneratorSpec(Strict):
         context: tokens of prompt and answer together; None: what the model was trained for, at most 4096.
         stop: texts that end an answer; they are not part of it.
         sampling: how tokens are chosen.
+        adapters: what the model answers with.
     """
 
     model: NonEmpty
+    adapters: AdapterSpecs = ()
     prompt: GeneratorPrompt | None = None
     chat: bool | None = None
     system: str = ""
@@ -133,6 +157,7 @@ class GraderSpec(Strict):
     """
 
     model: NonEmpty
+    adapters: AdapterSpecs = ()
     prompt: GraderPrompt
     chat: bool | None = None
     system: str = ""
