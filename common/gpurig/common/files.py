@@ -195,7 +195,8 @@ class LineLog:
 
         Args:
             path: the file.
-            sync: wait for the disk; without, a line survives the end of this process, and not a power cut.
+            sync: wait for the disk; without, a line survives the end of this process, and a power cut only once
+                `sync` was called.
 
         Raises:
             PrerequisiteError: it cannot be written.
@@ -221,6 +222,17 @@ class LineLog:
                 payload = payload[os.write(self._descriptor, payload) :]
             if self._sync:
                 os.fsync(self._descriptor)
+        except OSError as error:
+            raise write_problem(self.path, error) from error
+
+    def sync(self) -> None:
+        """Wait until the disk has every line.
+
+        Raises:
+            PrerequisiteError: it cannot be written.
+        """
+        try:
+            os.fsync(self._descriptor)
         except OSError as error:
             raise write_problem(self.path, error) from error
 

@@ -89,6 +89,7 @@ class _Work(Generic[R]):
         current: an earlier record as the suite says it now: the same answer may be to a model by another name, or to a
             template in other words that come to the same prompt.
         failed: whether a record carries an error.
+        dear: a record takes so long to make that the disk is waited for after each.
     """
 
     label: str
@@ -97,6 +98,7 @@ class _Work(Generic[R]):
     records: Callable[[tuple[str, ...]], Iterator[R]]
     current: Callable[[R], R]
     failed: Callable[[R], bool]
+    dear: bool = True
 
 
 def run_stages(settings: RunSettings) -> int:
@@ -256,7 +258,7 @@ def check(settings: RunSettings) -> StageOutcome:
             )
 
     content = read_stage(settings.out / CHECKS, Checked)
-    return _finish(_Work("check", content, keys, records, lambda record: record, lambda _: False), settings)
+    return _finish(_Work("check", content, keys, records, lambda record: record, lambda _: False, dear=False), settings)
 
 
 def grade(settings: RunSettings) -> StageOutcome:
@@ -333,7 +335,7 @@ def _finish(work: _Work[R], settings: RunSettings) -> StageOutcome:
     failed = sum(work.failed(record) for record in finished.values())
     stream = settings.stream or sys.stderr
     what = _things(settings)
-    writer = StageWriter(work.content, work.keys)
+    writer = StageWriter(work.content, work.keys, sync=work.dear)
     try:
         for record in finished.values():
             if (current := work.current(record)) != record:

@@ -129,16 +129,22 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
 class StageWriter(Generic[R]):
     """Appends what is missing to a record file; a run that comes to nothing leaves no trace in it."""
 
-    def __init__(self, content: StageFile[R], keys: Mapping[str, str]) -> None:
-        """Prepare to write what `keys` want; nothing is written yet."""
-        self._path = content.path
+    def __init__(self, content: StageFile[R], keys: Mapping[str, str], *, sync: bool = True) -> None:
+        """Prepare to write what `keys` want; nothing is written yet.
+
+        Args:
+            content: of the file until now.
+            keys: every trial's key.
+            sync: wait for the disk at every record; without, once, in `finish`: waiting takes longer than most checks.
+        """
+        self._path, self._sync = content.path, sync
         self._keys = dict(keys)
         # Compared as lists, because the order is the samples' and dicts forget it in comparisons.
         self._same = content.run is not None and list(content.run.keys.items()) == list(keys.items())
         self._log: LineLog | None = None
 
     def append(self, record: R) -> None:
-        """Add a record durably.
+        """Add a record.
 
         Raises:
             PrerequisiteError: the file cannot be written.
@@ -146,13 +152,15 @@ class StageWriter(Generic[R]):
         self._begun().append(record.model_dump_json())
 
     def finish(self) -> None:
-        """Note what this run wanted, where the last run wanted something else and no record has done it.
+        """Note what this run wanted, where the last run wanted something else and no record has done it; on the disk.
 
         Raises:
             PrerequisiteError: the file cannot be written.
         """
         if not self._same:
             self._begun()
+        if self._log is not None:
+            self._log.sync()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -161,7 +169,7 @@ class StageWriter(Generic[R]):
 
     def _begun(self) -> LineLog:
         if self._log is None:
-            self._log = LineLog(self._path)
+            self._log = LineLog(self._path, sync=self._sync)
         if not self._same:
             started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             self._log.append(RunRecord(started=started, keys=self._keys).model_dump_json())
