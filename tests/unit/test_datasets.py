@@ -165,7 +165,7 @@ def test_what_is_wrong_in_a_csv_file_names_the_line(write: Write, content: str, 
 @pytest.mark.parametrize(
     ("samples", "says"),
     [
-        ("nowhere.csv", "suite.yaml:5: samples.file: there is no file "),
+        ("nowhere.csv", "suite.yaml:5: samples: there is no file "),
         ("data.bin", "data.bin does not tell its format"),
         ("{file: data.jsonl, delimiter: ';'}", "samples.delimiter: a jsonl file has none"),
         ("{file: data.jsonl, format: xml}", "samples.format: must be 'yaml', 'jsonl', 'csv' or 'tsv'"),

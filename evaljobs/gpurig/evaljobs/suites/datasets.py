@@ -117,15 +117,15 @@ def dataset_of(entry: Any, origin: Origin) -> Dataset:
     """
     given = {"file": entry} if isinstance(entry, str) else entry
     try:
-        spec, path, format_ = _named(given, origin)
+        spec, path, format_ = _named(given, origin, at=() if isinstance(entry, str) else ("file",))
         source, below = _read(path, format_, spec)
         return _samples(source, format_, spec, given, below)
     except _RefusedError as refused:
         return Dataset(origin.source, problems=refused.problems)
 
 
-def _named(given: Any, origin: Origin) -> tuple[DatasetSpec, Path, Format]:
-    """What an entry says, the file it names, and how that is written."""
+def _named(given: Any, origin: Origin, *, at: Location) -> tuple[DatasetSpec, Path, Format]:
+    """What an entry says, the file it names (its name stands at `at`), and how that is written."""
 
     def problem(location: Location, message: str) -> Problem:
         line = origin.source.line((*origin.own, *location))
@@ -139,11 +139,11 @@ def _named(given: Any, origin: Origin) -> tuple[DatasetSpec, Path, Format]:
     path = origin.source.path.parent / spec.file
     format_ = spec.format or _SUFFIXES.get(path.suffix.lower())
     if not path.is_file():
-        raise _RefusedError(problem(("file",), f"there is no file {path}"))
+        raise _RefusedError(problem(at, f"there is no file {path}"))
     if format_ is None:
         known = ", ".join(_SUFFIXES)
         text = f"{path.name} does not tell its format (endings: {known}): give format: yaml, jsonl, csv or tsv"
-        raise _RefusedError(problem(("file",), text))
+        raise _RefusedError(problem(at, text))
     if spec.delimiter and format_ not in {"csv", "tsv"}:
         raise _RefusedError(problem(("delimiter",), f"a {format_} file has none"))
     return spec, path, format_
