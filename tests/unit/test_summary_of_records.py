@@ -7,6 +7,7 @@ from gpurig.common.errors import InputError
 from gpurig.evaljobs.checks import parse_check
 from gpurig.evaljobs.gate import apply_gate
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, Grade, ModelRef, Sampling
+from gpurig.evaljobs.report.words import reasons
 from gpurig.evaljobs.results import Metric, Results, read_results
 from gpurig.evaljobs.store import RunRecords
 from gpurig.evaljobs.suites.suite import GateRuleSpec, GeneratorSpec, GraderSpec, Sample, Suite
@@ -116,6 +117,7 @@ def test_metrics_count_samples_and_carry_wilson_intervals():
         "graded_rate": (0.75, 4),
         "grade_mean": (pytest.approx(0.45), 4),
         "grade_pass_rate": (0.5, 4),
+        "score_mean": (pytest.approx((2.9 / 3 + 1.8 / 3 + 2.1 / 3) / 4), 4),
         "tokens_per_second": (pytest.approx(20.0), 4),
     }
     assert (results.metric("pass_rate").low, results.metric("pass_rate").high) == pytest.approx(
@@ -260,3 +262,85 @@ def test_every_share_lies_in_its_interval_and_the_pass_rate_counts_the_passed(ou
     for metric in results.metrics:
         if metric.low is not None:
             assert metric.low <= metric.value <= metric.high
+
+
+def with_outcomes(*outcomes: CheckOutcome, score: float | None = None, **fields) -> Results:
+    """The results of one sample with these outcomes and, where there is one, this grade."""
+    sample_fields = {name: fields.pop(name) for name in ("threshold", "pass_score") if name in fields}
+    the_suite = suite(grader=score is not None).model_copy(
+        update={"samples": (Sample(id="one", input="x", **sample_fields.pop("sample", {}), **sample_fields),), **fields}
+    )
+    made = RunRecords(
+        {"one": generation("one")},
+        {"one": Checked(sample="one", key="k", outcomes=outcomes)},
+        {} if score is None else {"one": grade("one", score)},
+    )
+    return run(the_suite, made)
+
+
+def outcome(score: float | None = None, *, passed: bool = True, weight: float = 1.0, **figures: float) -> CheckOutcome:
+    return CheckOutcome(check="yaml", passed=passed, score=score, weight=weight, figures=figures)
+
+
+def test_the_score_is_the_mean_of_checks_and_grade_by_their_weights():
+    results = with_outcomes(outcome(), outcome(passed=False, weight=3), outcome(0.5, weight=2))
+    assert results.samples[0].score == pytest.approx((1 + 0 * 3 + 0.5 * 2) / 6)
+    graded = with_outcomes(outcome(), outcome(passed=False), score=0.8, grade_weight=2.0)
+    assert graded.samples[0].score == pytest.approx((1 + 0 + 2 * 0.8) / 4)
+    assert graded.metric("score_mean").value == graded.samples[0].score
+
+
+def test_without_a_threshold_a_high_score_does_not_pass_what_a_check_fails():
+    results = with_outcomes(*[outcome()] * 9, outcome(passed=False))
+    assert (results.samples[0].score, results.samples[0].passed) == (0.9, False)
+
+
+@pytest.mark.parametrize(("threshold", "passes"), [(0.8, True), (0.81, False), (0.0, True), (1.0, False)])
+def test_with_a_threshold_the_score_decides_and_the_threshold_itself_is_enough(threshold, passes):
+    outcomes = (*[outcome(weight=0.1)] * 4, outcome(passed=False, weight=0.1))
+    assert with_outcomes(*outcomes, threshold=threshold).samples[0].passed is passes
+
+
+def test_a_samples_own_threshold_and_pass_score_go_before_the_suites():
+    the_suite = suite(ids=("one", "two")).model_copy(update={"threshold": 0.9})
+    own = the_suite.samples[0].model_copy(update={"threshold": 0.4, "pass_score": 0.95})
+    the_suite = the_suite.model_copy(update={"samples": (own, the_suite.samples[1])})
+    made = RunRecords(
+        {name: generation(name) for name in ("one", "two")},
+        {name: checked(name, True, False) for name in ("one", "two")},
+        {name: grade(name, 0.9) for name in ("one", "two")},
+    )
+    results = run(the_suite, made)
+    assert [(sample.threshold, sample.pass_score, sample.passed) for sample in results.samples] == [
+        (0.4, 0.95, True),
+        (0.9, 0.5, False),
+    ]
+    assert results.metric("grade_pass_rate").value == 0.5
+    assert [*reasons(results.samples[0], 0.5)] == []
+    assert next(reasons(results.samples[1], 0.5)) == "score 0.63 is below 0.9"
+
+
+def test_a_sample_that_was_not_generated_fails_whatever_the_threshold():
+    the_suite = suite(ids=("four",)).model_copy(update={"threshold": 0.0})
+    (sample,) = run(the_suite, RunRecords({"four": records().generations["four"]}, {}, {})).samples
+    assert (sample.score, sample.passed) == (0.0, False)
+
+
+def test_weights_of_nothing_give_no_score_and_the_checks_decide():
+    (sample,) = with_outcomes(outcome(weight=0), outcome(passed=False, weight=0), threshold=0.5).samples
+    assert (sample.score, sample.passed) == (None, False)
+
+
+def test_what_checks_measure_is_a_metric_over_the_samples_that_have_it():
+    results = with_outcomes(outcome(bleu=0.25), outcome(bleu=0.75, words=12))
+    assert results.samples[0].figures == {"bleu": 0.5, "words": 12}
+    assert (results.metric("figure.bleu").value, results.metric("figure.words").value) == (0.5, 12)
+
+
+def test_a_run_in_which_nothing_was_generated_is_a_result_with_zeros():
+    failed = {
+        name: generation(name, output="", finish="error", error="x", seconds=0, completion_tokens=0) for name in IDS
+    }
+    results = run(suite(gate=[GateRuleSpec(metric="grade_mean", min=0.1)]), RunRecords(failed, {}, {}))
+    assert {metric.name: metric.value for metric in results.metrics if metric.value} == {}
+    assert (results.gate.passed, results.grader) == (False, None)

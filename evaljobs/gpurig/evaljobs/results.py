@@ -47,11 +47,14 @@ class SampleResult(Part):
     Attributes:
         id: unique in a run (`records.trial_id`); the sample's id where there is one generator and one epoch.
         sample, generator, epoch: whose answer to what; sample is "" in files from before this was noted: the id is it.
-        score: how good the sample is on the whole, 0 ... 1; None where nothing tells more than passed or not.
+        score: how good the answer is on the whole, 0 ... 1: the mean by weight of its checks' scores and its grade;
+            None where there is neither.
+        threshold: the score from which it passes; None where every check and the grade must pass.
+        pass_score: the grade from which it passes; None without a grader.
         figures: what was measured of it, by name.
         grades: every grader's verdict, where there are several; `grade` is what they come to together.
-        passed: it was generated without an error, every check passed, and its grade is at least the suite's
-            passing score (where there is a grader).
+        passed: it was generated without an error, and its score is at least `threshold`, or, where there is none, every
+            check passed and its grade is at least `pass_score` (where there is a grader).
         input: what the suite asked, before the prompt template.
         finish: "stop", "length", "error".
     """
@@ -61,6 +64,8 @@ class SampleResult(Part):
     generator: str = ""
     epoch: int = 1
     score: float | None = None
+    threshold: float | None = None
+    pass_score: float | None = None
     figures: dict[str, float] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     input: str

@@ -154,11 +154,20 @@ def _result(suite: Suite, trial: Trial, records: RunRecords) -> SampleResult:
         grade = SampleGrade(
             verdict=record.verdict, score=record.score, probabilities=record.probabilities, error=record.error
         )
+    pass_score = None
+    if suite.grader:
+        pass_score = suite.grader.pass_score if sample.pass_score is None else sample.pass_score
+    score = _score(suite, generation, outcomes, grade)
+    threshold = suite.threshold if sample.threshold is None else sample.threshold
     return SampleResult(
         id=trial.id,
         sample=sample.id,
         generator=trial.generator,
         epoch=trial.epoch,
+        score=score,
+        threshold=threshold,
+        pass_score=pass_score,
+        figures=_figures(outcomes),
         tags=sample.tags,
         input=sample.input,
         output=generation.output,
@@ -170,10 +179,45 @@ def _result(suite: Suite, trial: Trial, records: RunRecords) -> SampleResult:
         seconds=generation.seconds,
         checks=outcomes,
         grade=grade,
-        passed=generation.finish != "error"
-        and all(outcome.passed for outcome in outcomes)
-        and (suite.grader is None or _grade_passes(grade, suite.grader.pass_score)),
+        passed=generation.finish != "error" and _passes(outcomes, grade, pass_score, score, threshold),
     )
+
+
+def _passes(
+    outcomes: Sequence[CheckOutcome],
+    grade: SampleGrade | None,
+    pass_score: float | None,
+    score: float | None,
+    threshold: float | None,
+) -> bool:
+    if threshold is not None and score is not None:
+        # The score is a quotient of sums: what is equal on paper must not fail by the last bit.
+        return score >= threshold or math.isclose(score, threshold, rel_tol=0, abs_tol=1e-9)
+    return all(outcome.passed for outcome in outcomes) and (pass_score is None or _grade_passes(grade, pass_score))
+
+
+def _score(
+    suite: Suite, generation: Generation, outcomes: Sequence[CheckOutcome], grade: SampleGrade | None
+) -> float | None:
+    """The mean by weight of the checks' scores and the grade; a grade that is missing counts 0."""
+    parts = [
+        (outcome.weight, float(outcome.passed) if outcome.score is None else outcome.score) for outcome in outcomes
+    ]
+    if suite.grader:
+        parts.append((suite.grade_weight, grade.score if grade and not grade.error else 0.0))
+    weight = math.fsum(weight for weight, _ in parts)
+    if weight == 0:
+        return None
+    return 0.0 if generation.finish == "error" else math.fsum(weight * value for weight, value in parts) / weight
+
+
+def _figures(outcomes: Sequence[CheckOutcome]) -> dict[str, float]:
+    """What the checks measured; of a figure that several of them measured, the mean."""
+    found: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        for name, value in outcome.figures.items():
+            found.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
 
 
 def _outcomes(suite: Suite, trial: Trial, generation: Generation, checked: Checked | None) -> tuple[CheckOutcome, ...]:
@@ -181,13 +225,19 @@ def _outcomes(suite: Suite, trial: Trial, generation: Generation, checked: Check
     if generation.finish != "error":
         return checked.outcomes if checked else ()
     return tuple(
-        CheckOutcome(check=spec.kind, label=spec.label, passed=False, message="there is no answer")
+        CheckOutcome(
+            check=spec.kind,
+            label=spec.label,
+            passed=False,
+            message="there is no answer",
+            weight=spec.parameters.weight,
+        )
         for spec in suite.checks_of(trial.sample)
     )
 
 
-def _grade_passes(grade: SampleGrade | None, pass_score: float) -> bool:
-    return grade is not None and not grade.error and grade.score >= pass_score
+def _grade_passes(grade: SampleGrade | None, pass_score: float | None) -> bool:
+    return grade is not None and not grade.error and pass_score is not None and grade.score >= pass_score
 
 
 def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> list[Metric]:
@@ -206,17 +256,25 @@ def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> li
         metrics.append(_check_rate(samples, "check_pass_rate", reducer, kinds))
     metrics += [_check_rate(samples, f"check_pass_rate.{kind}", reducer, (kind,)) for kind in kinds]
     if suite.grader:
-        pass_score = suite.grader.pass_score
         metrics += [
             samples.share("graded_rate", mean, lambda trial: bool(trial.grade and not trial.grade.error)),
             # An answer without a verdict counts 0, so that a hole cannot raise the mean.
             samples.mean("grade_mean", lambda trial: trial.grade.score if trial.grade and not trial.grade.error else 0),
-            samples.share("grade_pass_rate", reducer, lambda trial: _grade_passes(trial.grade, pass_score)),
+            samples.share("grade_pass_rate", reducer, lambda trial: _grade_passes(trial.grade, trial.pass_score)),
         ]
+    if any(trial.score is not None for trial in trials):
+        metrics.append(samples.mean("score_mean", lambda trial: trial.score))
+    figures = dict.fromkeys(name for trial in trials for name in trial.figures)
+    metrics += [_figure(samples, name) for name in figures]
     seconds = sum(trial.seconds for trial in trials)
     tokens = sum(trial.completion_tokens for trial in trials)
     speed = tokens / seconds if seconds > 0 else 0.0
     return [*metrics, Metric(name="tokens_per_second", generator=generator, value=speed, n=len(samples))]
+
+
+def _figure(samples: _Samples, name: str) -> Metric:
+    """The mean of what the checks measured, over the samples where they did."""
+    return samples.mean(f"figure.{name}", lambda trial: trial.figures.get(name))
 
 
 def _check_rate(samples: _Samples, name: str, reducer: Reducer, kinds: Sequence[str]) -> Metric:
@@ -267,7 +325,11 @@ class _Samples:
             name=name, generator=self._generator, value=count / len(values), n=len(values), low=low, high=high
         )
 
-    def mean(self, name: str, value: Callable[[SampleResult], float]) -> Metric:
-        """The mean over the samples of the mean over their trials."""
-        values = [math.fsum(value(trial) for trial in epochs) / len(epochs) for epochs in self._epochs.values()]
+    def mean(self, name: str, value: Callable[[SampleResult], float | None]) -> Metric:
+        """The mean over the samples of the mean over their trials, where there is a value."""
+        values = []
+        for epochs in self._epochs.values():
+            found = [one for one in map(value, epochs) if one is not None]
+            if found:
+                values.append(math.fsum(found) / len(found))
         return Metric(name=name, generator=self._generator, value=math.fsum(values) / len(values), n=len(values))

@@ -13,6 +13,7 @@ _TITLES = {
     "grade_mean": "Mean grade",
     "grade_pass_rate": "Grades passed",
     "graded_rate": "Samples graded",
+    "score_mean": "Mean score",
     "tokens_per_second": "Tokens per second",
 }
 _CHECK = "check_pass_rate."
@@ -83,7 +84,15 @@ def verdict(results: Results) -> str:
 
 
 def reasons(sample: SampleResult, pass_score: float | None) -> Iterator[str]:
-    """Why a sample failed, one line each; nothing for a sample that passed."""
+    """Why a sample failed, one line each; nothing for a sample that passed.
+
+    A sample with a threshold passes by its score, whatever single checks say.
+    """
+    pass_score = pass_score if sample.pass_score is None else sample.pass_score
+    if sample.threshold is not None and sample.score is not None and sample.finish != "error":
+        if sample.passed:
+            return
+        yield f"score {sample.score:.2f} is below {sample.threshold:g}"
     if sample.finish == "error":
         yield f"generation: {sample.error or 'failed'}"
     for outcome in sample.checks:

@@ -98,12 +98,16 @@ def _contradictions(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
                 ("gate", index, "generator"),
                 f'unknown generator "{rule.generator}"{meant(rule.generator, names)}{which}',
             )
+        if rule.metric.startswith("figure.") and kinds:
+            continue  # which figures there are shows when the checks have run
         if rule.metric not in known:
             yield location, f'unknown metric "{rule.metric}"{meant(rule.metric, known)} (known: {", ".join(known)})'
         elif rule.metric.startswith("grade") and suite.grader is None:
             yield location, f'"{rule.metric}" needs a grader, and the suite has none'
         elif rule.metric == "check_pass_rate" and not kinds:
             yield location, '"check_pass_rate" needs checks, and the suite has none'
+        elif rule.metric == "score_mean" and not kinds and suite.grader is None:
+            yield location, '"score_mean" needs checks or a grader, and the suite has neither'
 
 
 def _missing_variables(suite: SuiteFile) -> Iterator[tuple[Location, str]]:

@@ -31,7 +31,8 @@ from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, Templ
 
 SUITE_VERSION: Literal[1] = 1
 
-# What a gate may demand; "check_pass_rate" also exists for one kind of check, as "check_pass_rate.<kind>".
+# What a gate may demand; "check_pass_rate" also exists for one kind of check, as "check_pass_rate.<kind>", and what
+# checks measure as "figure.<name>".
 GATE_METRICS = (
     "pass_rate",
     "generated_rate",
@@ -39,6 +40,7 @@ GATE_METRICS = (
     "graded_rate",
     "grade_mean",
     "grade_pass_rate",
+    "score_mean",
     "tokens_per_second",
 )
 
@@ -46,6 +48,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+-]{0,199}$")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 CheckEntry = Annotated[CheckSpec, PlainValidator(parse_check), PlainSerializer(lambda spec: spec.as_data)]
 
 
@@ -189,6 +192,8 @@ class Sample(Strict):
         tags: to select and to group by.
         vars: further values for the templates, under `vars`.
         checks: in addition to the suite's.
+        threshold: the score from which it passes; the suite's where None.
+        pass_score: the grade from which it passes; the grader's where None.
     """
 
     id: SampleId
@@ -197,6 +202,8 @@ class Sample(Strict):
     tags: tuple[Name, ...] = ()
     vars: dict[Name, Scalar] = Field(default_factory=dict)
     checks: tuple[CheckEntry, ...] = ()
+    threshold: Probability | None = Field(default=None, exclude_if=lambda value: value is None)
+    pass_score: Probability | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class GateRuleSpec(Strict):
@@ -286,6 +293,9 @@ class SuiteFile(Strict):
     Attributes:
         generator: the only one; None where `generators` names several.
         vars: values for the templates of all samples; a sample's own win.
+        threshold: the score from which a sample passes; None: every check must pass, and its grade be at least
+            `pass_score`.
+        grade_weight: how much the grade counts in a sample's score, beside the checks' weights.
         prompts: the library's that the suite writes or names itself.
     """
 
@@ -300,6 +310,8 @@ class SuiteFile(Strict):
     )
     vars: dict[Name, Scalar] = Field(default_factory=dict, exclude_if=lambda values: not values)
     defaults: DefaultsSpec = Field(default=_NO_DEFAULTS, exclude_if=lambda defaults: defaults == _NO_DEFAULTS)
+    threshold: Probability | None = Field(default=None, exclude_if=lambda value: value is None)
+    grade_weight: Weight = Field(default=1.0, exclude_if=lambda value: value == 1.0)
     prompts: dict[Name, GraderPrompt] = Field(default_factory=dict, exclude_if=lambda prompts: not prompts)
     grader: GraderSpec | None = None
     checks: tuple[CheckEntry, ...] = ()
