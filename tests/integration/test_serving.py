@@ -15,13 +15,16 @@ import jsonschema
 import pytest
 from gpurig.common.models.resolving import Search
 from gpurig.common.waiting import wait_for
+from gpurig.evaljobs.adapters import open_adapter
 from gpurig.evaljobs.engine import EngineSettings, Request
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.models import open_model
 from gpurig.evaljobs.options import ModelOptions
 from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.serving.naming import ModelNames
 from gpurig.evaljobs.serving.server import Server
 from standins.serving import KEY, serving, write_served
+from standins.tiny_lora import write_lora, write_merged
 
 pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 openai = pytest.importorskip("openai", reason="the dev extra is not installed")
@@ -398,3 +401,58 @@ def test_an_engine_that_fails_is_told_to_clients_and_ends_the_server(
         assert (status, data["error"]["code"]) == (503, "engine_failed")
         assert wait_for(lambda: not server.runs, timeout_s=30)
         assert isinstance(server.failure, PrerequisiteError)
+
+
+@pytest.fixture(scope="module")
+def adapted(path: Path) -> Iterator[Server]:
+    search = Search.of_folders()
+    loras = {
+        "style": write_lora(path.with_name("style.gguf"), path, seed=1),
+        "tone": write_lora(path.with_name("tone.gguf"), path, seed=2),
+    }
+    files = {name: open_adapter(str(file), 1.0, search=search, suite_folder=Path()) for name, file in loras.items()}
+    files["weak"] = open_adapter(str(loras["style"]), 0.5, search=search, suite_folder=Path())
+    names = ModelNames(("tiny", "other"), {name: one.ref for name, one in files.items()})
+    with serving(path, names=names, adapters=list(files.values())) as server:
+        yield server
+
+
+def test_a_client_chooses_adapters_by_the_models_name(adapted: Server, path: Path) -> None:
+    merged = {
+        "tiny": path,
+        "tiny:style": write_merged(path.with_name("m1.gguf"), path, {path.with_name("style.gguf"): 1.0}),
+        "other:weak": write_merged(path.with_name("m2.gguf"), path, {path.with_name("style.gguf"): 0.5}),
+        "tiny:style+tone": write_merged(
+            path.with_name("m3.gguf"), path, {path.with_name("style.gguf"): 1.0, path.with_name("tone.gguf"): 1.0}
+        ),
+        "tiny:style+weak": write_merged(path.with_name("m4.gguf"), path, {path.with_name("style.gguf"): 1.5}),
+    }
+    sampling = Sampling(max_tokens=24, top_k=0, top_p=1.0, min_p=0.0)
+    expected = {}
+    for name, file in merged.items():
+        model = open_model(str(file), search=Search.of_folders(), suite_folder=Path())
+        engine = InferenceEngine(model, EngineSettings(512, 1, exact=True))
+        (done,) = engine.run([Request("r", "build the image:", sampling)])
+        expected[name] = done.text
+        engine.close()
+    assert len(set(expected.values())) == 5
+    with openai.OpenAI(base_url=adapted.url, api_key=KEY, max_retries=0, timeout=120) as client:
+
+        def ask(name: str) -> str:
+            done = client.completions.create(model=name, prompt="build the image:", temperature=0, max_tokens=24)
+            assert done.model == name
+            return str(done.choices[0].text)
+
+        with ThreadPoolExecutor(15) as pool:
+            names = list(expected) * 3
+            assert list(pool.map(ask, names)) == [expected[name] for name in names]
+        listed = {model.id: getattr(model, "parent", None) for model in client.models.list().data}
+        assert listed == {
+            **dict.fromkeys(("tiny", "other")),
+            **{f"tiny:{name}": "tiny" for name in ("style", "tone", "weak")},
+            **{f"other:{name}": "other" for name in ("style", "tone", "weak")},
+        }
+        assert client.models.retrieve("tiny:tone").parent == "tiny"
+        for name in ("tiny:", "tiny:none", "style", "tiny:style+", "tiny:style+none", "none:style"):
+            with pytest.raises(openai.NotFoundError, match="does not exist; this server has: tiny, tiny:style"):
+                ask(name)

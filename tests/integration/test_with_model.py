@@ -18,6 +18,7 @@ import pytest
 from gpurig.common.process import Finished, run
 from gpurig.common.waiting import wait_for
 from standins.serving import write_served
+from standins.tiny_lora import write_lora
 
 pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 JOB = [sys.executable, "-m", "gpurig.evaljobs"]
@@ -46,6 +47,17 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_served(tmp_path_factory.mktemp("served") / "tiny.gguf")
 
 
+def test_adapters_are_served_beside_the_model(path: Path) -> None:
+    lora = write_lora(path.with_name("lora.gguf"), path)
+    adapters = ("--adapter", f"style={lora}", "--adapter", f"weak={lora}:0.5")
+    done = with_model(str(path), "--name", "tiny", *adapters, "--", sys.executable, "-c", ASK)
+    assert done.code == 7, done.stderr
+    data = json.loads(done.stdout.partition(" ")[2].rpartition(" ")[0])["data"]
+    assert [model["id"] for model in data][:3] == ["tiny", "tiny:style", "tiny:weak"]
+    twice = with_model(str(path), "--adapter", f"a={lora}", "--adapter", f"a={lora}:0.5", "--", "true")
+    assert (twice.code, 'there are two adapters "a"' in twice.stderr) == (2, True)
+
+
 def with_model(*words: str) -> Finished:
     return run([*JOB, "with-model", *words], timeout_s=120)
 
@@ -71,6 +83,10 @@ def test_a_command_finds_the_server_and_its_exit_code_is_passed_on(path: Path) -
         (["{path}", "--", "sh", "-c", "kill -9 $$"], 137, ""),
         (["{path}"], 2, "Missing argument"),
         (["{path}", "--chat-template", "{path}", "--", "true"], 2, "is not UTF-8 text"),
+        (["{path}", "--adapter", "style", "--", "true"], 2, '--adapter "style" is not NAME=PATH'),
+        (["{path}", "--adapter", "a={path}:0.5", "--", "true"], 2, "is no LoRA adapter, but a model"),
+        (["{path}", "--adapter", "a=./none.gguf", "--", "true"], 2, "there is no model file"),
+        (["{path}", "--adapter", "a={path}", "--embeddings", "--", "true"], 2, "for a server that writes"),
         (["{path}", "--embeddings", "--max-tokens", "3", "--", "true"], 2, "for a server that writes"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpurig.common.models.resolving import Search
-from gpurig.evaljobs.models import open_model
+from gpurig.evaljobs.adapters import loaded_once, with_adapters
+from gpurig.evaljobs.models import AdapterFile, open_model
 from gpurig.evaljobs.options import ModelOptions
+from gpurig.evaljobs.serving.naming import ModelNames
 from gpurig.evaljobs.serving.server import ServeOptions, Server
 
 from standins.tiny_gguf import write_tiny_gguf
@@ -27,9 +29,12 @@ def write_served(path: Path, *, context: int = 512) -> Path:
 
 
 @contextlib.contextmanager
-def serving(path: Path, *, models: ModelOptions | None = None, **options: Any) -> Iterator[Server]:
+def serving(
+    path: Path, *, models: ModelOptions | None = None, adapters: Sequence[AdapterFile] = (), **options: Any
+) -> Iterator[Server]:
     """Serve a model as "tiny"."""
     model = open_model(str(path), search=Search.of_folders(), suite_folder=Path())
-    told = ServeOptions(**{"names": ("tiny",), "keys": (KEY,), "grace_s": 5, **options})
+    model = loaded_once(with_adapters(model, [one]) for one in adapters) if adapters else model
+    told = ServeOptions(**{"names": ModelNames(("tiny",)), "keys": (KEY,), "grace_s": 5, **options})
     with Server(model, models or ModelOptions(threads=1, parallel=8), told) as server:
         yield server

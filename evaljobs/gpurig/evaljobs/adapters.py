@@ -66,7 +66,8 @@ def loaded_once(models: Iterable[ModelFile]) -> ModelFile:
     """What is loaded for requests to several of them, which are one model with different adapters."""
     first, *others = models
     files = {adapter.ref.sha256: adapter for model in (first, *others) for adapter in model.adapters}
-    return dataclasses.replace(first, adapters=tuple(files.values()))
+    ref = first.ref.model_copy(update={"adapters": ()})
+    return dataclasses.replace(first, ref=ref, adapters=tuple(files.values()))
 
 
 def _demand_lora(gguf: Gguf, *, parts: int) -> None:

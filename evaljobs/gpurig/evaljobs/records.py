@@ -57,8 +57,14 @@ class AdapterRef(Part):
 
 
 def effective_adapters(adapters: Iterable[AdapterRef]) -> tuple[tuple[str, float], ...]:
-    """What adapters come to: SHA-256 and scale of each, in one order, those that change nothing left out."""
-    return tuple(sorted((one.sha256, one.scale) for one in adapters if one.scale))
+    """What adapters come to: SHA-256 and scale of each, in one order, those that change nothing left out.
+
+    An adapter that is there twice is as strong as both together.
+    """
+    scales: dict[str, float] = {}
+    for one in adapters:
+        scales[one.sha256] = scales.get(one.sha256, 0.0) + one.scale
+    return tuple(sorted((sha256, scale) for sha256, scale in scales.items() if scale))
 
 
 class ModelRef(Part):

@@ -19,7 +19,7 @@ from gpurig.common.waiting import wait_for
 from gpurig.evaljobs.options import ModelOptions, model_options
 
 if TYPE_CHECKING:
-    from gpurig.evaljobs.models import ModelFile
+    from gpurig.evaljobs.models import AdapterFile, ModelFile
     from gpurig.evaljobs.serving.server import Server
 
 _LOOK_S = 3600.0
@@ -30,6 +30,13 @@ _SERVING_OPTIONS = (
         multiple=True,
         metavar="NAME",
         help="What clients call the model, beside MODEL itself; may be repeated.",
+    ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME=PATH[:SCALE]",
+        help="A LoRA adapter; clients choose it by the model's name, a colon and NAME. May be repeated.",
     ),
     click.option(
         "--context",
@@ -69,7 +76,8 @@ _SERVING_OPTIONS = (
 
 def _serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of both; the command gets them as `serving`, for ServeOptions."""
-    names = ("names", "context", "template", "prompt_tokens", "answer_tokens", "waiting", "body_bytes", "embeddings")
+    limits = ("context", "prompt_tokens", "answer_tokens", "waiting", "body_bytes")
+    names = ("names", "adapters", "template", "embeddings", *limits)
 
     @functools.wraps(command)
     def with_serving(**options: Any) -> Any:
@@ -182,7 +190,9 @@ def with_model(
 
 
 def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Server:
+    from gpurig.evaljobs.adapters import loaded_once, open_adapter, with_adapters  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.models import open_model  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.serving.naming import ModelNames, adapter_option  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.serving.server import ServeOptions, Server  # noqa: PLC0415 - heavy
 
     if options["embeddings"] and (options["prompt_tokens"] or options["answer_tokens"]):
@@ -190,9 +200,23 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
             "--max-prompt-tokens and --max-tokens are for a server that writes",
             hint="--context bounds an embedded text",
         )
-    file: ModelFile = open_model(model, search=models.search(), suite_folder=Path())
-    names = tuple(dict.fromkeys((*options["names"], model)))
-    return Server(file, models, ServeOptions(**{**options, "names": names}))
+    if options["embeddings"] and options["adapters"]:
+        raise InputError("--adapter is for a server that writes", hint="leave --adapter or --embeddings out")
+    search = models.search()
+    file: ModelFile = open_model(model, search=search, suite_folder=Path())
+    adapters: dict[str, AdapterFile] = {}
+    for option in (adapter_option(text) for text in options["adapters"]):
+        if option.name in adapters:
+            raise InputError(f'there are two adapters "{option.name}"', hint="give each --adapter a name of its own")
+        adapters[option.name] = open_adapter(option.path, option.scale, search=search, suite_folder=Path())
+    if adapters:
+        # Each for itself: one file may have several names, for several scales.
+        file = loaded_once(with_adapters(file, [adapter]) for adapter in adapters.values())
+    names = ModelNames(
+        tuple(dict.fromkeys((*options["names"], model))), {name: one.ref for name, one in adapters.items()}
+    )
+    rest = {name: value for name, value in options.items() if name != "adapters"}
+    return Server(file, models, ServeOptions(**{**rest, "names": names}))
 
 
 def _environment(ours: Mapping[str, str], url: str, key: str) -> dict[str, str]:

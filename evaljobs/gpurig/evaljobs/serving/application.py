@@ -23,6 +23,7 @@ from gpurig.evaljobs.serving.bodies import ChatBody, Common, CompletionBody, Emb
 from gpurig.evaljobs.serving.chat import ChatTemplate
 from gpurig.evaljobs.serving.embedding import EmbeddingWorker
 from gpurig.evaljobs.serving.faults import ApiFault
+from gpurig.evaljobs.serving.naming import Chosen, ModelNames
 from gpurig.evaljobs.serving.service import LiveCall, Service
 from gpurig.evaljobs.serving.streaming import EventStream, events
 from gpurig.evaljobs.serving.tool_calls import read_calls
@@ -39,14 +40,14 @@ class Served:
     """What is served.
 
     Attributes:
-        names: by which clients may ask for the model.
+        names: by which clients may ask for the model, with and without adapters.
         fingerprint: changes with the model and with what computes it.
         since: seconds since the epoch.
         template: turns chats into prompts.
         access: who may ask.
     """
 
-    names: tuple[str, ...]
+    names: ModelNames
     fingerprint: str
     since: int
     template: ChatTemplate
@@ -67,33 +68,32 @@ class Endpoints:
         return _json(body, 200 if healthy else 503)
 
     async def models(self, _: Request) -> Response:
-        """The one model, under its names."""
-        return _json({"object": "list", "data": [self._model(name) for name in self._served.names]})
+        """The one model, under its names, with each of its adapters."""
+        data = [self._model(chosen) for chosen in self._served.names.listed()]
+        return _json({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """One of its names."""
-        name = str(request.path_params["name"])
-        self._demand_model(name)
-        return _json(self._model(name))
+        return _json(self._model(self._chosen(str(request.path_params["name"]))))
 
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
         body = parse_body(ChatBody, await self._body(request))
-        self._demand_model(body.model)
-        asked = ask_chat(body, self._served.template, self._limits)
+        chosen = self._chosen(body.model)
+        asked = ask_chat(body, self._served.template, self._limits).answered_with(chosen.adapters)
         return await self._answer("chat", request, body, asked, logprobs=bool(body.logprobs))
 
     async def completions(self, request: Request) -> Response:
         """/v1/completions."""
         body = parse_body(CompletionBody, await self._body(request))
-        self._demand_model(body.model)
-        asked = ask_completion(body, self._limits)
+        chosen = self._chosen(body.model)
+        asked = ask_completion(body, self._limits).answered_with(chosen.adapters)
         return await self._answer("text", request, body, asked, logprobs=body.logprobs is not None)
 
     async def embeddings(self, request: Request) -> Response:
         """/v1/embeddings."""
         body = parse_body(EmbeddingBody, await self._body(request))
-        self._demand_model(body.model)
+        self._chosen(body.model)
         if not isinstance(self._source, EmbeddingWorker):
             message = "This server writes, and does not embed: gpurig-job serve --embeddings does."
             raise ApiFault(501, message, code="not_implemented")
@@ -167,14 +167,19 @@ class Endpoints:
             raise ApiFault(408, "The request's body did not arrive in time.", headers={"Connection": "close"}) from None
         return parse_json(raw)
 
-    def _demand_model(self, name: str) -> None:
-        if name not in self._served.names:
-            known = ", ".join(self._served.names)
+    def _chosen(self, name: str) -> Chosen:
+        """What a client asks for by that name."""
+        chosen = self._served.names.find(name)
+        if chosen is None:
+            known = ", ".join(one.name for one in self._served.names.listed())
             message = f"The model '{name[:100]}' does not exist; this server has: {known}."
             raise ApiFault(404, message, param="model", code="model_not_found")
+        return chosen
 
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._served.since, "owned_by": "gpurig"}
+    def _model(self, chosen: Chosen) -> dict[str, Any]:
+        # "parent" is vLLM's word for what an adapter's model is made from.
+        parent = {} if chosen.name == chosen.root else {"parent": chosen.root}
+        return {"id": chosen.name, "object": "model", "created": self._served.since, "owned_by": "gpurig", **parent}
 
 
 def application(source: Service | EmbeddingWorker, served: Served, limits: Limits) -> Starlette:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpurig.evaljobs.engine import Request, Shaping
-from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.records import AdapterRef, Sampling
 from gpurig.evaljobs.serving.bodies import ChatBody, Common, CompletionBody, ResponseFormat, Tool, ToolChoice
 from gpurig.evaljobs.serving.chat import ChatTemplate
 from gpurig.evaljobs.serving.faults import ApiFault
@@ -51,6 +51,10 @@ class Asked:
     stop: tuple[str, ...]
     tools: tuple[str, ...] = ()
     echo: tuple[str, ...] = ()
+
+    def answered_with(self, adapters: tuple[AdapterRef, ...]) -> Asked:
+        """The same of the model with adapters."""
+        return replace(self, requests=tuple(replace(request, adapters=adapters) for request in self.requests))
 
 
 def ask_chat(body: ChatBody, template: ChatTemplate, limits: Limits) -> Asked:

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,10 @@ from gpurig.evaljobs.engine import EngineSettings, context_size, thread_count
 from gpurig.evaljobs.llama import LlamaProvider
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.options import ModelOptions
+from gpurig.evaljobs.records import AdapterRef
 from gpurig.evaljobs.serving.access import Access, is_loopback
 from gpurig.evaljobs.serving.asking import Limits
+from gpurig.evaljobs.serving.naming import ModelNames
 from gpurig.evaljobs.suites.template import TemplateFault, check_syntax
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class ServeOptions:
 
     Attributes:
         host, port: where it listens; port 0 is any free one.
-        names: by which clients may ask for the model.
+        names: by which clients may ask for the model, with and without adapters.
         keys: any of them opens; none is needed where there are none.
         context: tokens of prompt and answer together; None: what the model was trained for, at most 4096.
         template: a chat template's file, instead of the model's own.
@@ -46,7 +49,7 @@ class ServeOptions:
         grace_s: seconds that running answers have to finish in when the server is stopped.
     """
 
-    names: tuple[str, ...]
+    names: ModelNames
     host: str = "127.0.0.1"
     port: int = 0
     keys: tuple[str, ...] = ()
@@ -158,7 +161,7 @@ class Server:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
         served = Served(
             names=options.names,
-            fingerprint=_fingerprint(self._model),
+            fingerprint=_fingerprint(self._model, options.names.adapters),
             since=int(time.time()),
             template=self._template,
             access=Access(options.keys, loopback=is_loopback(host)),
@@ -212,6 +215,7 @@ def _template(path: Path) -> str:
     return text
 
 
-def _fingerprint(model: ModelFile) -> str:
-    packages = sorted(LlamaProvider().packages.items())
-    return "fp_" + hashlib.sha256(f"{model.ref.sha256} {packages}".encode()).hexdigest()[:10]
+def _fingerprint(model: ModelFile, adapters: Mapping[str, AdapterRef]) -> str:
+    parts: list[object] = [model.ref.sha256, sorted(LlamaProvider().packages.items())]
+    parts += sorted((name, one.sha256, one.scale) for name, one in adapters.items())
+    return "fp_" + hashlib.sha256(" ".join(str(part) for part in parts).encode()).hexdigest()[:10]
