@@ -59,6 +59,7 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/metrics_table.py
 	$(BIN)/python scripts/checks_table.py
+	$(BIN)/python scripts/suite_schema.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml

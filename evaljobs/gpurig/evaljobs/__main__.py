@@ -16,7 +16,8 @@ COMMANDS = {
     "grade": LazyCommand(f"{_HERE}.stages:grade", "Let the grader judge every generation."),
     "report": LazyCommand(f"{_HERE}.report:report", "Compute the results, apply the gate, write the reports."),
     "eval": LazyCommand(f"{_HERE}.stages:eval_", "All four stages, one after the other."),
-    "validate": LazyCommand(f"{_HERE}.stages:validate", "Check a suite without running it."),
+    "validate": LazyCommand(f"{_HERE}.suites:validate", "Check a suite without running it."),
+    "schema": LazyCommand(f"{_HERE}.suites:schema", "Print the JSON Schema of suite.yaml, for editors."),
     "quantize": LazyCommand(f"{_HERE}.quantize:quantize", "Quantize an F16 model, and say what that costs."),
     "imatrix": LazyCommand(f"{_HERE}.quantize:imatrix", "Compute a model's importance matrix from a text."),
     "divergence": LazyCommand(

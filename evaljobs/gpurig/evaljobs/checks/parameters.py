@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from gpurig.evaljobs.checks.subject import Extract
 
@@ -19,8 +19,12 @@ def listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+_TEXT: dict[str, JsonValue] = {"type": "string", "minLength": 1}
 Texts = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(listed), Field(min_length=1, max_length=1000)
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(listed),
+    Field(min_length=1, max_length=1000),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "minItems": 1, "maxItems": 1000, "items": _TEXT}]}),
 ]
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -49,7 +50,13 @@ SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
-CheckEntry = Annotated[CheckSpec, PlainValidator(parse_check), PlainSerializer(lambda spec: spec.as_data)]
+# What is "defined" in a JSON Schema is so in schema.py.
+CheckEntry = Annotated[
+    CheckSpec,
+    PlainValidator(parse_check),
+    PlainSerializer(lambda spec: spec.as_data),
+    WithJsonSchema({"defined": "Check"}),
+]
 
 
 def _scalar(value: object) -> str | float | bool:
@@ -58,7 +65,9 @@ def _scalar(value: object) -> str | float | bool:
     raise ValueError("must be text, a number, true or false")
 
 
-Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
+Scalar = Annotated[
+    str | int | float | bool, PlainValidator(_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
 
 
 def _template(names: tuple[str, ...]) -> PlainValidator:
@@ -86,8 +95,9 @@ def _written_prompt(prompt: str) -> object:
     return str(prompt) if ref is None else {"text": str(prompt), "name": ref.name, "version": ref.version}
 
 
-GeneratorPrompt = Annotated[str, _template(GENERATOR_NAMES), PlainSerializer(_written_prompt)]
-GraderPrompt = Annotated[str, _template(GRADER_NAMES), PlainSerializer(_written_prompt)]
+_PROMPT_SCHEMA = WithJsonSchema({"defined": "Prompt"})
+GeneratorPrompt = Annotated[str, _template(GENERATOR_NAMES), PlainSerializer(_written_prompt), _PROMPT_SCHEMA]
+GraderPrompt = Annotated[str, _template(GRADER_NAMES), PlainSerializer(_written_prompt), _PROMPT_SCHEMA]
 
 
 class Strict(BaseModel):
@@ -264,6 +274,7 @@ def _epochs(value: object) -> object:
 
 
 _ONE_EPOCH = EpochsSpec()
+_EPOCHS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, {"defined": "EpochsSpec"}]}
 
 
 class SampleDefaults(Strict):
@@ -305,7 +316,7 @@ class SuiteFile(Strict):
     generator: GeneratorSpec | None = None
     # What was not in the first suites is left out of their hash: it stays what it was.
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict, exclude_if=lambda names: not names)
-    epochs: Annotated[EpochsSpec, BeforeValidator(_epochs)] = Field(
+    epochs: Annotated[EpochsSpec, BeforeValidator(_epochs), WithJsonSchema(_EPOCHS_SCHEMA)] = Field(
         default=_ONE_EPOCH, exclude_if=lambda epochs: epochs == _ONE_EPOCH
     )
     vars: dict[Name, Scalar] = Field(default_factory=dict, exclude_if=lambda values: not values)
