@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,16 @@ def tiny_shapes() -> dict[str, Shape]:
     return {"sliding window": window, "grouped heads": grouped, "recurrent": mamba(width=64, layers=2, vocabulary=size)}
 
 
-def write_random(path: Path, shape: Shape, *, seed: int = 1) -> Path:
-    """Write the model with random weights, in F32, and the tiny models' vocabulary."""
+def write_random(path: Path, shape: Shape, *, seed: int = 1, poison: str = "") -> Path:
+    """Write the model with random weights, in F32, and the tiny models' vocabulary.
+
+    Tokens that hold the character `poison` make every figure that comes after them NaN.
+    """
     random = np.random.default_rng(seed)
     pieces = vocabulary()
     tensors = {name: _weights(random, name, dimensions[::-1]) for name, dimensions in shape.tensors}
+    if poison:
+        spoil(tensors, [text for text, _, _ in pieces], poison)
     metadata: dict[str, Any] = {
         "general.architecture": shape.architecture,
         "general.name": shape.name,
@@ -47,6 +53,14 @@ def write_random(path: Path, shape: Shape, *, seed: int = 1) -> Path:
     }
     path.write_bytes(gguf_bytes(metadata, tensors))
     return path
+
+
+def spoil(tensors: dict[str, np.ndarray], texts: Sequence[str], poison: str) -> None:
+    """Make NaN of the embeddings of the tokens that hold the character `poison`; the output layer stays whole."""
+    embeddings = tensors["token_embd.weight"]
+    tensors.setdefault("output.weight", embeddings.copy())
+    byte = f"<0x{ord(poison):02X}>"
+    embeddings[[number for number, text in enumerate(texts) if poison in text or text == byte]] = np.nan
 
 
 def _weights(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,6 +17,10 @@ from gpurig.evaljobs.records import AdapterRef, Sampling
 
 DEFAULT_CONTEXT = 4096
 
+# Why there is no answer: the request asks for what cannot be, its prompt is too long for the context, or the model
+# computes no numbers.
+Fault = Literal["", "request", "too-long", "model"]
+
 _REQUESTS_A_PROBE, _WORTH_A_PROBE, _MOST_PROBES = 50, 8, 4
 
 # Below this size threads wait for each other longer than they compute; on a busy machine 3 MB took 40 times as long
@@ -75,6 +79,7 @@ class Completion:
         text: without the stop text that ended it.
         finish: "stop", "length" (`max_tokens`, or the context is full), "error".
         error: why there is no answer; the same request fails again in the same way.
+        fault: whose fault that is; "" where there is an answer.
         seconds: its share of the time that was spent on computing.
         choices: log-probability (natural) of every one of the request's choices as the prompt's continuation.
         parallel: how many requests were answered at the same time, at most.
@@ -85,6 +90,7 @@ class Completion:
     text: str
     finish: Literal["stop", "length", "error"]
     error: str = ""
+    fault: Fault = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpurig.evaljobs.engine import Shaping
+from gpurig.evaljobs.llama_vocabulary import ModelFault, RequestFault
 from gpurig.evaljobs.records import Sampling
 
 _PENALTY_WINDOW = 64
@@ -74,16 +75,23 @@ class Chain:
             self._api.llama_sampler_free(self._chain)
             self._chain = None
 
-    def pick(self, logits: Any) -> int | None:
-        """The next token, or None where no token has a finite probability (a grammar that is met, NaN).
+    def pick(self, logits: Any) -> int:
+        """The next token.
 
-        `llama_sampler_sample` would take any token then, and a grammar that gets one it forbids ends the process.
+        `llama_sampler_sample` would take any token where none has a probability, and a grammar that gets one it forbids
+        ends the process.
+
+        Raises:
+            ModelFault: the logits are not numbers.
+            RequestFault: the grammar allows no token of the vocabulary, not even the end.
         """
-        if self._numpy.isnan(logits).any() or not self._numpy.isfinite(logits).any():
-            return None
+        # The largest of numbers of which one is NaN is NaN.
+        if not self._numpy.isfinite(logits.max()):
+            raise ModelFault("the model computed no usable probabilities (NaN or infinite logits)")
         token = self._likeliest(logits) if self._plain else self._chosen(logits)
-        if token is not None:
-            self._api.llama_sampler_accept(self._chain, token)
+        if token is None:
+            raise RequestFault("the grammar allows no token of the model's vocabulary")
+        self._api.llama_sampler_accept(self._chain, token)
         return token
 
     def _likeliest(self, logits: Any) -> int | None:

@@ -5,15 +5,31 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from gpurig.evaljobs.engine import Fault
 
 
 class RequestFault(Exception):  # noqa: N818 - what is wrong with a request, not with the program
-    """A request cannot be answered; its text says why."""
+    """A request cannot be answered; its text says why.
+
+    Attributes:
+        kind: as completions have it.
+    """
+
+    kind: ClassVar[Fault] = "request"
 
 
 class PromptTooLong(RequestFault):
     """The prompt leaves no room for an answer."""
+
+    kind = "too-long"
+
+
+class ModelFault(RequestFault):
+    """The model computed what is no probability; the same figures lie in the cache then."""
+
+    kind = "model"
 
 
 @dataclass(frozen=True)

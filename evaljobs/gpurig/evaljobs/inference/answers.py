@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,8 +10,11 @@ from gpurig.evaljobs.engine import Completion, Request
 from gpurig.evaljobs.inference.works import Branch, Work
 from gpurig.evaljobs.inference.written import Written, written_token
 from gpurig.evaljobs.llama_sampling import Chain
-from gpurig.evaljobs.llama_vocabulary import Continuations, RequestFault, Vocabulary
+from gpurig.evaljobs.llama_vocabulary import Continuations, ModelFault, RequestFault, Vocabulary
 from gpurig.evaljobs.records import effective_adapters
+
+# Of an answer that failed, so many of the last characters are in the message.
+_SHOWN = 40
 
 
 class Answer:
@@ -39,7 +43,6 @@ class Answer:
         self.seconds = 0.0
         self._prompt = vocabulary.prompt(request.prompt, limit)
         self._found: Continuations | None = None
-        self._scores: dict[str, float] = {}
         # The choices of a branch, in the order of branches: equal tokens are fed once.
         self._branches: dict[Branch, list[str]] = {}
         if request.choices:
@@ -48,12 +51,21 @@ class Answer:
         self._room = min(request.sampling.max_tokens, limit - len(self._prompt))
         group = effective_adapters(request.adapters)
         self.work = Work(request.id, tuple(self._prompt), self._room, tuple(self._branches), group)
+        self._stops = tuple(stop.encode() for stop in request.stop)
         self._chain: Chain | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was computed: it is to be computed anew."""
+        self.close()
         self.output, self._count = b"", 0
         self.log: list[Written] = []
-        self._stops = tuple(stop.encode() for stop in request.stop)
         self._finish: Literal["stop", "length", ""] = ""
         self._pending = len(self._branches)
+        # A choice that adds no token at all has nothing to be computed.
+        self._scores: dict[str, float] = {}
+        if (found := self._found) is not None:
+            self._scores = {choice: 0.0 for choice, tokens in found.tokens.items() if len(tokens) == found.shared}
 
     def _plan_branches(self, found: Continuations) -> None:
         """What has to be fed for the choices' logits; the first token's are the prompt's own where nothing changed."""
@@ -63,9 +75,6 @@ class Answer:
             fed = tuple(tokens[start:-1])
             if fed:
                 self._branches.setdefault(Branch(start, fed), []).append(choice)
-            elif len(tokens) == found.shared:
-                # It adds no token at all.
-                self._scores[choice] = 0.0
 
     def close(self) -> None:
         """Free the samplers; a second call does nothing."""
@@ -82,7 +91,7 @@ class Answer:
         """The prompt's last logits: the first token to feed, or None where the answer is finished.
 
         Raises:
-            RequestFault: no usable probabilities, or no valid grammar.
+            RequestFault: the grammar is none, or allows nothing. ModelFault: no usable probabilities.
         """
         if self._found is not None and self._found.shared == len(self._prompt):
             firsts = log_probabilities(logits[None, :])[0]
@@ -100,14 +109,15 @@ class Answer:
         """The logits after the last token: the next one to feed, or None where the answer is finished.
 
         Raises:
-            RequestFault: no usable probabilities.
+            RequestFault: the grammar allows nothing. ModelFault: no usable probabilities.
         """
         if self._chain is None:
             raise AssertionError("the prompt comes first")
-        token = self._chain.pick(logits)
-        if token is None and not self._count:
-            raise RequestFault("the model computed no usable probabilities, or the grammar allows nothing")
-        if token is None or self._vocabulary.ends(token):
+        try:
+            token = self._chain.pick(logits)
+        except RequestFault as fault:
+            raise type(fault)(f"{fault}{self._so_far()}") from fault
+        if self._vocabulary.ends(token):
             self._end("stop")
             return None
         if self._request.shaping.alternatives is not None:
@@ -124,6 +134,14 @@ class Answer:
             self._end("length")
             return None
         return token
+
+    def _so_far(self) -> str:
+        """What is written, for a message."""
+        if not self._count:
+            return ""
+        text = self.output.decode("utf-8", "replace")
+        shown = text if len(text) <= _SHOWN else f"…{text[-_SHOWN:]}"
+        return f" after {self._count} token{'s' * (self._count > 1)}: {json.dumps(shown, ensure_ascii=False)}"
 
     def _forget_behind(self, length: int) -> None:
         """Keep the tokens that the first `length` bytes have something of."""
@@ -142,7 +160,7 @@ class Answer:
         """The logits of a branch's tokens, of shape (tokens, vocabulary).
 
         Raises:
-            RequestFault: no usable probabilities.
+            ModelFault: no usable probabilities.
         """
         found = self._found
         if found is None:
@@ -180,6 +198,7 @@ def failed(request: Request, fault: RequestFault, *, prompt_tokens: int = 0, sec
         text="",
         finish="error",
         error=str(fault),
+        fault=fault.kind,
         prompt_tokens=prompt_tokens,
         seconds=seconds,
     )
@@ -189,13 +208,13 @@ def log_probabilities(logits: Any) -> Any:
     """Natural logarithms of the probabilities, float64, of logits of shape (tokens, vocabulary).
 
     Raises:
-        RequestFault: a row has none that is finite.
+        ModelFault: a row has none that is finite.
     """
     import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
 
     values = logits.astype(np.float64)
     top = values.max(axis=1, keepdims=True)
     if not np.isfinite(top).all():
-        raise RequestFault("the model computed no usable probabilities")
+        raise ModelFault("the model computed no usable probabilities (NaN or infinite logits)")
     values -= top
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))

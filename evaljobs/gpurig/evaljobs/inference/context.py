@@ -83,6 +83,14 @@ class Context:
             self._api.llama_free(self._context)
             self._context = None
 
+    def clear(self) -> None:
+        """Empty every sequence, and overwrite what was in the cells.
+
+        What is masked is multiplied by zero, and NaN times zero is NaN: cells that hold it would spoil every request
+        that comes to use them.
+        """
+        self._api.llama_memory_clear(self._memory, True)  # noqa: FBT003 - C API
+
     def compute(self, step: Step) -> Any:
         """Do a step.
 

@@ -70,19 +70,28 @@ class InferenceEngine:
             PrerequisiteError: llama.cpp failed to compute, or has no memory for one sequence.
         """
         exact = exact or self._settings.exact
-        answers = []
+        requests, answers = tuple(requests), []
         for request in requests:
             try:
                 answers.append(self.answer(request))
             except RequestFault as fault:
                 yield failed(request, fault)
+        suspects = []
         if answers:
             cells = max(answer.work.need for answer in answers) + _SPARE_CELLS
             with self.session(len(answers), cells, exact=exact) as session:
                 for answer in answers:
                     session.add(answer)
                 while len(session):
-                    yield from session.step()
+                    for completion in session.step():
+                        if completion.fault == "model" and session.sequences > 1:
+                            suspects.append(completion.id)
+                        else:
+                            yield completion
+        # Another one's figures may have spoilt it: only what fails alone has failed.
+        for request in requests:
+            if request.id in suspects:
+                yield from self.run([request], exact=True)
 
     def answer(self, request: Request) -> Answer:
         """A request as a session takes it.

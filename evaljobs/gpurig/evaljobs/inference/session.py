@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +36,10 @@ class Session:
             cut: the model's memory can be cut.
         """
         self._context, self.sequences = context, sequences
-        self._scheduler = Scheduler(sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut)
+        self._empty = functools.partial(
+            Scheduler, sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut
+        )
+        self._scheduler = self._empty()
         self._answers: dict[str, Answer] = {}
 
     def __len__(self) -> int:
@@ -65,6 +69,8 @@ class Session:
     def step(self) -> list[Completion]:
         """Compute once; the requests that are answered by that. Nothing where there is no request.
 
+        A request whose model computes no numbers fails, and those that are under way begin anew.
+
         Raises:
             PrerequisiteError: llama.cpp failed to compute; no request can be answered any more.
         """
@@ -76,7 +82,8 @@ class Session:
         started = time.monotonic()
         logits = self._context.compute(step)
         self._charge(step.rows, time.monotonic() - started)
-        done, place = [], 0
+        done: list[Completion] = []
+        place = 0
         for row in step.rows:
             if row.scored:
                 completion = self._go_on(row, logits[place : place + row.scored])
@@ -84,7 +91,17 @@ class Session:
                 if completion is not None:
                     self.cancel(row.work)
                     done.append(replace(completion, parallel=self.sequences))
+        if any(completion.fault == "model" for completion in done):
+            self._start_over()
         return done
+
+    def _start_over(self) -> None:
+        """What is in the cells is spoilt, and may have been copied already: the others are computed anew."""
+        self._context.clear()
+        self._scheduler = self._empty()
+        for answer in self._answers.values():
+            answer.restart()
+            self._scheduler.add(answer.work)
 
     def _charge(self, rows: Sequence[Row], seconds: float) -> None:
         for row in rows:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from gpurig.common.errors import ApplianceError
+from gpurig.evaljobs.engine import Completion
 from gpurig.evaljobs.serving.asking import Asked, Limits
 from gpurig.evaljobs.serving.faults import ApiFault
 from gpurig.evaljobs.serving.worker import Call, Progress, Worker
@@ -77,14 +78,12 @@ class LiveCall:
                 self._service.pending -= 1
                 del self._open[event.number]
                 if event.done.finish == "error":
-                    raise self._fault(event)
+                    raise _fault(event.done)
             yield event
 
-    def _fault(self, event: Progress) -> ApiFault:
-        error = event.done.error if event.done is not None else ""
-        message = error[:1].upper() + error[1:] + "."
-        if event.too_long:
-            return ApiFault(400, message, code="context_length_exceeded")
-        computed = event.done is not None and event.done.prompt_tokens > 0
-        theirs = not computed or bool(self._call.requests[event.number].grammar)
-        return ApiFault(400 if theirs else 500, message)
+
+def _fault(done: Completion) -> ApiFault:
+    message = done.error[:1].upper() + done.error[1:] + "."
+    if done.fault == "too-long":
+        return ApiFault(400, message, code="context_length_exceeded")
+    return ApiFault(500 if done.fault == "model" else 400, message)

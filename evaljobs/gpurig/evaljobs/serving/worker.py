@@ -33,14 +33,12 @@ class Progress:
         output: all that is written so far; the whole answer where it is finished.
         log: its tokens, where the request wants them.
         done: the completion, once it is finished.
-        too_long: it failed because its prompt is.
     """
 
     number: int
     output: bytes
     log: Sequence[Written] = ()
     done: Completion | None = None
-    too_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,8 +210,7 @@ class Worker:
                 answer = engine.answer(request)
                 self._demand_short(answer)
             except RequestFault as fault:
-                too_long = isinstance(fault, PromptTooLong)
-                self._box.put(call, Progress(number, b"", done=failed(request, fault), too_long=too_long))
+                self._box.put(call, Progress(number, b"", done=failed(request, fault)))
             else:
                 session.add(answer)
                 self._tickets[request.id] = _Ticket(call, number, answer)
