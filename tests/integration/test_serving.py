@@ -279,7 +279,7 @@ def test_the_models_are_listed(client: Any) -> None:
         ({"max_tokens": 301}, "BadRequestError", "at most 300"),
         ({"logit_bias": {"99999": 1}}, "BadRequestError", "logit_bias"),
         ({"extra_body": {"grammar": "root ::= ("}}, "BadRequestError", "no valid GBNF"),
-        ({"extra_body": {"grammar": "root ::= [b-a]"}}, "BadRequestError", "grammar allows nothing"),
+        ({"extra_body": {"grammar": "root ::= [b-a]"}}, "BadRequestError", "grammar allows no token"),
         ({"extra_body": {"grammar": 'root ::= root "x"'}}, "BadRequestError", "grammar"),
         ({"extra_body": {"grammar": 'root ::= "\x1b"'}}, "BadRequestError", "printable"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "BadRequestError", "messages"),
