@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gpurig.evaljobs.checks import choice, measures, structure, text
+from gpurig.evaljobs.checks.gitlab import checks as gitlab
 from gpurig.evaljobs.checks.kind import Check
+from gpurig.evaljobs.checks.parameters import Parameters
 
 _YAML = ("pyyaml",)
 _SCHEMAS = ("pyyaml", "jsonschema", "check-jsonschema")
@@ -104,8 +106,9 @@ _STRUCTURE = (
         "Structure",
         structure.Document,
         structure.is_gitlab_ci,
-        "it follows GitLab's JSON schema of `.gitlab-ci.yml` (as check-jsonschema carries it, offline; `!reference` "
-        "counts as a list)",
+        "it follows GitLab's JSON schema of `.gitlab-ci.yml` (as check-jsonschema carries it, offline; a `!reference` "
+        "is what it names)",
+        version=2,
         packages=_SCHEMAS,
     ),
     Check(
@@ -118,4 +121,33 @@ _STRUCTURE = (
     ),
 )
 
-CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in (*_TEXT, *_STRUCTURE)})
+_MEANING = (
+    Check(
+        "gitlab-ci-semantics",
+        "Meaning of CI configurations",
+        gitlab.Semantics,
+        gitlab.has_sound_semantics,
+        "the configuration is sound under every one of the `aspects` (below); the score is the share of those that are",
+        packages=("pyyaml", "regex"),
+    ),
+    Check(
+        "gitlab-ci-translation",
+        "Meaning of CI configurations",
+        gitlab.Translation,
+        gitlab.is_translation,
+        "every job of the GitHub workflow in `source` (a variable of the sample, or `input`) is there, runs as often "
+        "(`matrix`) and waits for what it needs (`order`); the score is the share of such jobs",
+        shorthand="source",
+        packages=_YAML,
+        uses=("vars",),
+    ),
+    Check(
+        "no-secrets",
+        "Meaning of CI configurations",
+        Parameters,
+        gitlab.has_no_secrets,
+        "it holds no token of a known form, no private key, no password in an address",
+    ),
+)
+
+CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in (*_TEXT, *_STRUCTURE, *_MEANING)})

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from gpurig.evaljobs.checks import schemas
 from gpurig.evaljobs.checks.documents import Read, read_json, read_yaml, texts_as_keys
+from gpurig.evaljobs.checks.gitlab.configuration import with_references
 from gpurig.evaljobs.checks.parameters import Parameters
 from gpurig.evaljobs.checks.subject import Answer, Extract, Finding, extract
 
@@ -103,14 +104,15 @@ def follows_json_schema(answer: Answer, parameters: JsonSchema) -> Finding:
 def is_gitlab_ci(answer: Answer, parameters: Document) -> Finding:
     """Fails where the answer breaks GitLab's JSON schema of .gitlab-ci.yml; says at which path and how.
 
-    The schema is the one GitLab publishes, as check-jsonschema carries it. `!reference` counts as a list.
+    The schema is the one GitLab publishes, as check-jsonschema carries it. A `!reference` is what it names.
     """
     read = _yaml(answer, parameters)
     if read.problem:
         return Finding(read.problem)
     if not isinstance(read.data, dict):
         return Finding("the top of .gitlab-ci.yml must be a mapping of jobs")
-    return Finding(schemas.worst(schemas.published("vendor.gitlab-ci"), texts_as_keys(read.data)))
+    data = texts_as_keys(with_references(read.data))
+    return Finding(schemas.worst(schemas.published("vendor.gitlab-ci"), data))
 
 
 def is_github_workflow(answer: Answer, parameters: Document) -> Finding:

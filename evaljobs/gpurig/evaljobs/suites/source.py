@@ -77,6 +77,10 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+class Reference(list[Any]):
+    """GitLab's `!reference [job, key]`: a list to everybody who does not ask."""
+
+
 class YamlProblemError(Exception):
     """Text that is no acceptable YAML.
 
@@ -181,7 +185,7 @@ class _Converter:
             raise _marked(node, f"nested deeper than {MAX_DEPTH} levels, its aliases written out")
         self._lines.setdefault(location, node.start_mark.line + 1)
         if node.tag == "!reference" and isinstance(node, SequenceNode):
-            return [self.convert(item, (*location, index), depth + 1) for index, item in enumerate(node.value)]
+            return Reference(self.convert(item, (*location, index), depth + 1) for index, item in enumerate(node.value))
         if not node.tag.startswith("tag:yaml.org,2002:"):
             raise _marked(node, f"unknown tag {node.tag}")
         if isinstance(node, SequenceNode):

@@ -1,0 +1,1 @@
+"""What a .gitlab-ci.yml means, beyond its schema."""
