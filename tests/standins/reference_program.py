@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ def main() -> None:
     request = json.load(sys.stdin)
     torch.set_num_threads(1)
     tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"], local_files_only=True)
-    found = {f"text{number}": np.array(tokenizer.encode(text)) for number, text in enumerate(request["texts"])}
+    found: dict[str, Any] = {}
+    for number, text in enumerate(request["texts"]):
+        found[f"text{number}"] = np.array(tokenizer.encode(text))
     model = transformers.AutoModelForCausalLM.from_pretrained(
         request["folder"], local_files_only=True, dtype=torch.float32
     ).eval()
