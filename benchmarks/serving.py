@@ -23,7 +23,7 @@ from gpurig.common.files import write_atomic
 from gpurig.common.models.resolving import Search
 from gpurig.common.terminal import table
 from gpurig.common.version import __version__
-from gpurig.evaljobs.engine import EngineSettings, Request
+from gpurig.evaljobs.engine import Completion, EngineSettings, Request
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.inference.session import Session
 from gpurig.evaljobs.models import open_model
@@ -68,7 +68,7 @@ def measured(path: Path) -> dict[str, float]:
     return medians | added
 
 
-def direct(engine: InferenceEngine, session: Session, request: Request) -> float:
+def direct(engine: InferenceEngine, session: Session[Completion], request: Request) -> float:
     """Seconds that the engine takes for a request."""
     started = time.perf_counter()
     session.add(engine.answer(request))

@@ -109,7 +109,7 @@ def test_requests_come_and_go_while_others_are_answered(engine: InferenceEngine)
         while len(session):
             found += session.step()
         assert session.step() == []
-    texts = {one.id: one.text for one in found}
+    texts = {ended.result.id: ended.result.text for ended in found}
     assert set(texts) >= set(alone) - {"r1", "r7"}
     assert sum(texts[name] != alone[name] for name in texts) <= 1
 

@@ -81,12 +81,12 @@ def test_figures_that_are_no_numbers_do_not_spoil_the_requests_that_come_after(
         found = []
         while len(session):
             found += session.step()
-        assert [one.fault for one in found] == ["model"]
+        assert [(one.result.fault, one.spoilt) for one in found] == [("model", True)]
         for one in PLAIN:
             session.add(poisoned.answer(one))
         while len(session):
             found += session.step()
-    texts = {one.id: (one.text, one.error) for one in found[1:]}
+    texts = {one.result.id: (one.result.text, one.result.error) for one in found[1:]}
     assert {name: error for name, (_, error) in texts.items()} == dict.fromkeys(alone, "")
     assert sum(texts[name][0] != alone[name].text for name in alone) <= 1
 

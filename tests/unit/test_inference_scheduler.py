@@ -24,6 +24,7 @@ class Cache:
     computed: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     branches: dict[str, list[int]] = field(default_factory=dict)
+    prompts: dict[str, list[int]] = field(default_factory=dict)
     groups: dict[int, Group] = field(default_factory=dict)
 
     def run(self, step: Step, works: dict[str, Work]) -> list[Row]:
@@ -56,9 +57,13 @@ class Cache:
             else:
                 expected = [*work.prompt, *self.answers.get(work.id, [])]
                 assert held + list(row.tokens) == expected[: row.start + len(row.tokens)]
-                if row.scored:
+                if row.scored and row.kind == "written":
                     assert row.start + len(row.tokens) == len(expected)
-            if row.scored:
+                elif row.scored:
+                    end = row.start + len(row.tokens)
+                    self.prompts.setdefault(work.id, []).extend(range(end - row.scored, end))
+            # Of a prompt whose logits come in pieces the last piece tells.
+            if row.scored and (row.kind != "prompt" or row.start + len(row.tokens) == len(work.prompt)):
                 told.append(row)
             self.computed += len(row.tokens) * (row.kind == "prompt")
             assert self.cut or (not row.padding and row.keep in {0, row.start + len(row.tokens)})
@@ -113,6 +118,7 @@ def works(draw: st.DrawFn) -> list[Work]:
                 room=draw(st.integers(0, 6)),
                 branches=tuple(Branch(start, tuple(tokens)) for tokens in branches),
                 group=draw(st.sampled_from([BASE, BASE, ONE, OTHER])),
+                logits=draw(st.integers(1, len(prompt)) | st.just(1)),
             )
         )
     return made
@@ -126,6 +132,7 @@ def test_every_work_is_answered_with_its_own_tokens_and_every_branch_is_fed_once
     for work in made:
         assert len(cache.answers[work.id]) == work.room
         assert cache.branches.get(work.id, []) == list(range(len(work.branches)))
+        assert cache.prompts[work.id] == list(range(len(work.prompt) - work.logits, len(work.prompt)))
 
 
 @given(works(), st.integers(1, 6))
@@ -173,10 +180,10 @@ def test_alone_and_without_sharing_a_work_is_computed_in_the_same_rows_whatever_
             for row in step.rows:
                 found.setdefault(row.work, []).append((row.kind, row.start, tuple(row.tokens)))
                 fed = [kind for kind, _, _ in found[row.work]]
-                branches = next(len(work.branches) for work in some if work.id == row.work)
-                if fed.count("branch") == branches and fed[-1] != "prompt":
+                work = next(work for work in some if work.id == row.work)
+                if fed.count("branch") == len(work.branches) and fed[-1] != "prompt":
                     scheduler.close(row.work)
-                elif row.scored and row.kind == "prompt":
+                elif row.scored and row.kind == "prompt" and row.start + len(row.tokens) == len(work.prompt):
                     scheduler.write(row.work, 7)
         return found
 

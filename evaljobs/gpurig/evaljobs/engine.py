@@ -126,12 +126,15 @@ class EngineSettings:
         threads: CPU threads.
         parallel: requests that are answered at the same time, at most; as many as pay where None.
         exact: one request after the other, so that an answer depends on its request alone, to the byte.
+        cache: how keys and values are kept ("f16", "f32", a key of `memory.CACHE_TYPES`): f16 rounds log-probabilities
+            by some thousandths.
     """
 
     context: int
     threads: int
     parallel: int | None = None
     exact: bool = False
+    cache: str = "f16"
 
 
 class EngineProvider(Protocol):

@@ -12,7 +12,7 @@ from gpurig.evaljobs.records import Generation, Sampling, effective_adapters
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
-_GENERATION, _CHECK, _GRADE = 2, 1, 2
+_GENERATION, _CHECK, _GRADE = 2, 1, 3
 
 
 def generation_key(

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from gpurig.evaljobs.engine import Completion, Request
+from gpurig.evaljobs.inference.likelihood import normalizers
 from gpurig.evaljobs.inference.works import Branch, Work
 from gpurig.evaljobs.inference.written import Written, written_token
 from gpurig.evaljobs.llama_sampling import Chain
-from gpurig.evaljobs.llama_vocabulary import Continuations, ModelFault, RequestFault, Vocabulary
+from gpurig.evaljobs.llama_vocabulary import Continuations, RequestFault, Vocabulary
 from gpurig.evaljobs.records import effective_adapters
 
 # Of an answer that failed, so many of the last characters are in the message.
@@ -87,23 +88,23 @@ class Answer:
         """Everything that was asked for is known."""
         return bool(self._finish) and not self._pending
 
-    def prompted(self, logits: Any) -> int | None:
+    def prompted(self, start: int, logits: Any) -> int | None:  # noqa: ARG002 - of the protocol
         """The prompt's last logits: the first token to feed, or None where the answer is finished.
 
         Raises:
             RequestFault: the grammar is none, or allows nothing. ModelFault: no usable probabilities.
         """
         if self._found is not None and self._found.shared == len(self._prompt):
-            firsts = log_probabilities(logits[None, :])[0]
+            normalizer = float(normalizers(logits)[0])
             for choice, tokens in self._found.tokens.items():
                 if len(tokens) > self._found.shared:
-                    self._scores[choice] = float(firsts[tokens[self._found.shared]])
+                    self._scores[choice] = float(logits[0][tokens[self._found.shared]]) - normalizer
         self._chain = Chain(
             self._api, self._vocabulary.llama, self._request.sampling, self._request.grammar, self._request.shaping
         )
         if not self._chain.valid:
             raise RequestFault("the grammar is no valid GBNF")
-        return self.written(logits)
+        return self.written(logits[0])
 
     def written(self, logits: Any) -> int | None:
         """The logits after the last token: the next one to feed, or None where the answer is finished.
@@ -166,15 +167,15 @@ class Answer:
         if found is None:
             raise AssertionError("there are no branches without choices")
         fed = list(self._branches)[branch]
-        logarithms = log_probabilities(logits)
+        normalizer = normalizers(logits)
         for choice in self._branches[fed]:
             tokens: Sequence[int] = found.tokens[choice]
             following = tokens[fed.start + 1 :]
-            total = sum(float(logarithms[index][token]) for index, token in enumerate(following))
+            total = sum(float(logits[row][token]) - float(normalizer[row]) for row, token in enumerate(following))
             self._scores[choice] = self._scores.get(choice, 0.0) + total
         self._pending -= 1
 
-    def completion(self) -> Completion:
+    def result(self, parallel: int) -> Completion:
         """The answer."""
         return Completion(
             id=self._request.id,
@@ -184,6 +185,7 @@ class Answer:
             completion_tokens=self._count,
             seconds=self.seconds,
             choices={choice: self._scores[choice] for choice in self._request.choices},
+            parallel=parallel,
         )
 
     def failed(self, fault: RequestFault) -> Completion:
@@ -202,19 +204,3 @@ def failed(request: Request, fault: RequestFault, *, prompt_tokens: int = 0, sec
         prompt_tokens=prompt_tokens,
         seconds=seconds,
     )
-
-
-def log_probabilities(logits: Any) -> Any:
-    """Natural logarithms of the probabilities, float64, of logits of shape (tokens, vocabulary).
-
-    Raises:
-        ModelFault: a row has none that is finite.
-    """
-    import numpy as np  # noqa: PLC0415 - comes with llama-cpp-python
-
-    values = logits.astype(np.float64)
-    top = values.max(axis=1, keepdims=True)
-    if not np.isfinite(top).all():
-        raise ModelFault("the model computed no usable probabilities (NaN or infinite logits)")
-    values -= top
-    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))

@@ -8,6 +8,7 @@ from typing import Any
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.inference.adapters import Adapters
 from gpurig.evaljobs.inference.works import Copy, Group, Row, Step
+from gpurig.evaljobs.memory import CACHE_TYPES
 
 # On a CPU ggml's flash attention goes row by row and takes twice the time of two products (docs/inference.md). Those
 # need memory that grows with the sequences' length, so longer ones are left to llama.cpp's choice.
@@ -36,6 +37,7 @@ class Context:
         batch: int,
         threads: int,
         gpu: bool,
+        cache: str = "f16",
         adapters: Adapters | None = None,
     ) -> None:
         """Make the context.
@@ -49,6 +51,7 @@ class Context:
             batch: tokens that are computed together, at most.
             threads: of the CPU.
             gpu: the model's layers are on a GPU.
+            cache: how keys and values are kept, a key of `memory.CACHE_TYPES`.
             adapters: of the model; they must outlive the context.
 
         Raises:
@@ -65,6 +68,7 @@ class Context:
         options.n_ubatch = max(batch, sequences)
         options.n_seq_max = sequences
         options.kv_unified = False
+        options.type_k = options.type_v = CACHE_TYPES[cache]
         options.n_threads = options.n_threads_batch = threads
         if not gpu and cells <= _LONG:
             options.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED

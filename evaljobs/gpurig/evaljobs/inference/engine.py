@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.evaljobs.engine import Completion, EngineSettings, Request
 from gpurig.evaljobs.inference.adapters import Adapters
 from gpurig.evaljobs.inference.answers import Answer, failed
 from gpurig.evaljobs.inference.context import Context, NoRoomError
+from gpurig.evaljobs.inference.likelihood import Scored, ScoreRequest, gathered, plan_scores
 from gpurig.evaljobs.inference.room import sequences_for, worthwhile
 from gpurig.evaljobs.inference.session import Session
+from gpurig.evaljobs.inference.tasks import Task
 from gpurig.evaljobs.llama_log import last_errors
 from gpurig.evaljobs.llama_model import demand_device, load_model, release
 from gpurig.evaljobs.llama_vocabulary import RequestFault, Vocabulary
@@ -19,8 +22,12 @@ from gpurig.evaljobs.models import ModelFile
 
 # Prompts' tokens that are computed together: more gains nothing on a CPU, and costs memory.
 _BATCH = 512
+# Logits of one step, at most: with a vocabulary of 152,000 tokens those of 220 tokens, and never of fewer than these.
+_MOST_LOGITS_BYTES, _LEAST_BATCH = 128 * 1024 * 1024, 64
 # Cells beside what a work needs, so that rows can be padded.
 _SPARE_CELLS = 16
+
+T = TypeVar("T")
 
 
 class InferenceEngine:
@@ -70,28 +77,57 @@ class InferenceEngine:
             PrerequisiteError: llama.cpp failed to compute, or has no memory for one sequence.
         """
         exact = exact or self._settings.exact
-        requests, answers = tuple(requests), []
+        answers = []
         for request in requests:
             try:
                 answers.append(self.answer(request))
             except RequestFault as fault:
                 yield failed(request, fault)
-        suspects = []
-        if answers:
-            cells = max(answer.work.need for answer in answers) + _SPARE_CELLS
-            with self.session(len(answers), cells, exact=exact) as session:
-                for answer in answers:
-                    session.add(answer)
-                while len(session):
-                    for completion in session.step():
-                        if completion.fault == "model" and session.sequences > 1:
-                            suspects.append(completion.id)
-                        else:
-                            yield completion
-        # Another one's figures may have spoilt it: only what fails alone has failed.
+        yield from self._computed(answers, exact=exact)
+
+    def score(self, requests: Iterable[ScoreRequest], *, exact: bool = False) -> Iterator[Scored]:
+        """Say how probable continuations are; every request is answered once, as soon as it is known.
+
+        Args:
+            requests: contexts and continuations, in tokens (`gpurig.evaljobs.inference.likelihood`).
+            exact: one after the other, whatever the settings say: what is computed for a continuation depends on it
+                and its context alone.
+
+        Raises:
+            PrerequisiteError: llama.cpp failed to compute, or has no memory for one sequence.
+        """
+        exact = exact or self._settings.exact
+        requests = tuple(requests)
         for request in requests:
-            if request.id in suspects:
-                yield from self.run([request], exact=True)
+            self._adapters.demand(request.adapters)
+        plan = plan_scores(requests, limit=self._settings.context, longest=self._scoring_batch // 2, alone=exact)
+        yield from gathered(requests, plan, self._computed(plan.tasks, exact=exact, batch=self._scoring_batch))
+
+    @property
+    def _scoring_batch(self) -> int:
+        """Tokens that are computed together where each has logits: those of one step have to fit into memory."""
+        return max(_LEAST_BATCH, min(_BATCH, _MOST_LOGITS_BYTES // (4 * self._vocabulary.size)))
+
+    def _computed(self, tasks: Sequence[Task[T]], *, exact: bool, batch: int = _BATCH) -> Iterator[T]:
+        """What tasks come to, in the order in which they are done."""
+        if not tasks:
+            return
+        cells = max(task.work.need for task in tasks) + _SPARE_CELLS
+        spoilt: list[Task[T]] = []
+        session: Session[T]
+        with self.session(len(tasks), cells, exact=exact, batch=batch) as session:
+            for task in tasks:
+                session.add(task)
+            while len(session):
+                for ended in session.step():
+                    if ended.spoilt and session.sequences > 1:
+                        spoilt.append(ended.task)
+                    else:
+                        yield ended.result
+        # Another one's figures may have spoilt it: only what fails alone has failed.
+        for task in spoilt:
+            task.restart()
+            yield from self._computed([task], exact=True, batch=batch)
 
     def answer(self, request: Request) -> Answer:
         """A request as a session takes it.
@@ -103,13 +139,14 @@ class InferenceEngine:
         return Answer(self._api, self._vocabulary, request, limit=self._settings.context)
 
     @contextlib.contextmanager
-    def session(self, wanted: int, cells: int, *, exact: bool = False) -> Iterator[Session]:
+    def session(self, wanted: int, cells: int, *, exact: bool = False, batch: int = _BATCH) -> Iterator[Session[Any]]:
         """A session; leaving forgets its requests and frees its memory.
 
         Args:
             wanted: requests to be answered at the same time; fewer where the settings say so or memory is short.
             cells: tokens that each needs at most; not heeded where it is exact.
             exact: one at a time, and none shares anything with another.
+            batch: tokens that are computed together, at most.
 
         Raises:
             PrerequisiteError: no memory for one.
@@ -119,20 +156,30 @@ class InferenceEngine:
             cells, sequences = self._settings.context, 1
         else:
             sequences = min(wanted, self._settings.parallel or worthwhile(cells, gpu=self._gpu))
-            sequences = sequences_for(self._api, self._file, wanted=sequences, cells=cells, batch=_BATCH, gpu=self._gpu)
-        context, sequences = self._context(sequences, cells)
-        session = Session(context, sequences=sequences, batch=_BATCH, share=self._cut and not exact, cut=self._cut)
+            sequences = sequences_for(
+                self._api,
+                self._file,
+                wanted=sequences,
+                cells=cells,
+                batch=batch,
+                gpu=self._gpu,
+                cache=self._settings.cache,
+            )
+        context, sequences = self._context(sequences, cells, batch)
+        session: Session[Any] = Session(
+            context, sequences=sequences, batch=batch, share=self._cut and not exact, cut=self._cut
+        )
         try:
             yield session
         finally:
             session.close()
             context.close()
 
-    def _context(self, sequences: int, cells: int) -> tuple[Context, int]:
+    def _context(self, sequences: int, cells: int, batch: int) -> tuple[Context, int]:
         """A context, with half the sequences as long as llama.cpp has no memory for all; and how many it has."""
         while True:
             try:
-                return self._made(sequences, cells), sequences
+                return self._made(sequences, cells, batch), sequences
             except NoRoomError as error:
                 if sequences == 1:
                     raise PrerequisiteError(
@@ -141,15 +188,16 @@ class InferenceEngine:
                     ) from error
                 sequences = max(1, sequences // 2)
 
-    def _made(self, sequences: int, cells: int) -> Context:
+    def _made(self, sequences: int, cells: int, batch: int) -> Context:
         return Context(
             self._api,
             self._model,
             self._errors,
             sequences=sequences,
             cells=cells,
-            batch=_BATCH,
+            batch=batch,
             threads=self._settings.threads,
             gpu=self._gpu,
+            cache=self._settings.cache,
             adapters=self._adapters,
         )

@@ -32,7 +32,9 @@ def worthwhile(cells: int, *, gpu: bool) -> int:
     return max(_WORTH_LONG_ON_CPU, min(_MOST, _WORTH_CELLS_ON_CPU // whole))
 
 
-def sequences_for(api: Any, model: ModelFile, *, wanted: int, cells: int, batch: int, gpu: bool) -> int:
+def sequences_for(
+    api: Any, model: ModelFile, *, wanted: int, cells: int, batch: int, gpu: bool, cache: str = "f16"
+) -> int:
     """As many of the wanted sequences as there is memory for, at least one.
 
     Args:
@@ -42,13 +44,14 @@ def sequences_for(api: Any, model: ModelFile, *, wanted: int, cells: int, batch:
         cells: of each.
         batch: tokens that are computed together.
         gpu: the cache lies in the GPU's memory.
+        cache: how keys and values are kept, a key of `memory.CACHE_TYPES`.
     """
     free = int((gpu_free_bytes(api) if gpu else machine_free_bytes()) * _USABLE)
     # Most runs need a small part of what there is: then nobody has to be asked.
     if wanted == 1 or _at_most(model, cells) * wanted < free // 4:
         return wanted
     request = MemoryRequest(
-        context=cells, batch=batch, gpu_layers=-1 if gpu else 0, flash_attention="auto" if gpu else "off"
+        context=cells, batch=batch, kv=cache, gpu_layers=-1 if gpu else 0, flash_attention="auto" if gpu else "off"
     )
     (buffers,) = measure(model.path, [request])
     here = [buffer for buffer in buffers if buffer.host != gpu]
@@ -93,12 +96,12 @@ def gpu_free_bytes(api: Any) -> int:
 
 
 def _at_most(model: ModelFile, cells: int) -> int:
-    """More than a sequence's cache takes with any architecture: keys and values as wide as the model, in f16."""
+    """More than a sequence's cache takes with any architecture: keys and values as wide as the model, in f32."""
     layers, width = (_number(model, key) for key in ("block_count", "embedding_length"))
     heads = max(_number(model, "attention.head_count"), 1)
     # Some have heads that are wider than their share of the model's width.
     wide = max(width, heads * max(_number(model, f"attention.{kind}_length") for kind in ("key", "value")))
-    return layers * 2 * wide * 2 * cells if layers and width else _UNKNOWN
+    return layers * 2 * wide * 4 * cells if layers and width else _UNKNOWN
 
 
 def _number(model: ModelFile, key: str) -> int:

@@ -232,10 +232,10 @@ class Scheduler:
                 place.held, place.source = [], (best, length)
 
     def _shared(self, sequence: _Sequence, work: Work) -> int:
-        """Tokens that the work's prompt has in common with a sequence; the last one is computed anew for its logits."""
+        """Tokens that the work's prompt has in common with a sequence, but for those whose logits are wanted."""
         if not self._share or sequence.group != work.group:
             return 0
-        return min(common(sequence.content, work.prompt), len(work.prompt) - 1)
+        return min(common(sequence.content, work.prompt), len(work.prompt) - work.logits)
 
     def _worth_admitting(self) -> bool:
         """Whether new prompts are worth a call while others write."""
@@ -279,7 +279,8 @@ class Scheduler:
         number, keep = -1, start + len(tokens)
         # A prompt's end that a branch cut off is computed again, and its logits are known already.
         told = doing == "prompt" and sequence.answered
-        scored = int(whole and not told)
+        wanted = len(work.prompt) - work.logits if doing == "prompt" else start
+        scored = 0 if told else max(0, start + len(tokens) - max(start, wanted))
         if doing == "branch":
             number, keep, scored = sequence.branch, start, len(work.branches[sequence.branch].tokens)
             sequence.branch += 1

@@ -5,18 +5,32 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from gpurig.evaljobs.engine import Completion
-from gpurig.evaljobs.inference.answers import Answer
 from gpurig.evaljobs.inference.context import Context
 from gpurig.evaljobs.inference.scheduler import Scheduler
+from gpurig.evaljobs.inference.tasks import Task
 from gpurig.evaljobs.inference.works import Row
-from gpurig.evaljobs.llama_vocabulary import RequestFault
+from gpurig.evaljobs.llama_vocabulary import ModelFault, RequestFault
+
+T = TypeVar("T")
 
 
-class Session:
+@dataclass(frozen=True)
+class Ended(Generic[T]):
+    """A request that is done.
+
+    Attributes:
+        spoilt: the model computed no numbers for it; another request's may have spoilt them.
+    """
+
+    task: Task[T]
+    result: T
+    spoilt: bool = False
+
+
+class Session(Generic[T]):
     """The requests of one context.
 
     Not safe for several threads: one thread adds, cancels and steps.
@@ -40,34 +54,34 @@ class Session:
             Scheduler, sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut
         )
         self._scheduler = self._empty()
-        self._answers: dict[str, Answer] = {}
+        self._tasks: dict[str, Task[T]] = {}
 
     def __len__(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._answers)
+        return len(self._tasks)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, task: Task[T]) -> None:
         """Let a request wait for its turn.
 
         Raises:
             ValueError: it needs more cells than a sequence has, or its id is not unique.
         """
-        self._scheduler.add(answer.work)
-        self._answers[answer.work.id] = answer
+        self._scheduler.add(task.work)
+        self._tasks[task.work.id] = task
 
     def cancel(self, request: str) -> None:
         """Forget a request; nothing where there is none of that id."""
-        if (answer := self._answers.pop(request, None)) is not None:
+        if (task := self._tasks.pop(request, None)) is not None:
             self._scheduler.close(request)
-            answer.close()
+            task.close()
 
     def close(self) -> None:
         """Forget all of them."""
-        for request in tuple(self._answers):
+        for request in tuple(self._tasks):
             self.cancel(request)
 
-    def step(self) -> list[Completion]:
-        """Compute once; the requests that are answered by that. Nothing where there is no request.
+    def step(self) -> list[Ended[T]]:
+        """Compute once; the requests that are done by that. Nothing where there is no request.
 
         A request whose model computes no numbers fails, and those that are under way begin anew.
 
@@ -76,22 +90,22 @@ class Session:
         """
         step = self._scheduler.next_step()
         if step is None:
-            if self._answers:
+            if self._tasks:
                 raise AssertionError("requests wait, and nothing is to be computed")
             return []
         started = time.monotonic()
         logits = self._context.compute(step)
         self._charge(step.rows, time.monotonic() - started)
-        done: list[Completion] = []
+        done: list[Ended[T]] = []
         place = 0
         for row in step.rows:
             if row.scored:
-                completion = self._go_on(row, logits[place : place + row.scored])
+                ended = self._go_on(row, logits[place : place + row.scored])
                 place += row.scored
-                if completion is not None:
+                if ended is not None:
                     self.cancel(row.work)
-                    done.append(replace(completion, parallel=self.sequences))
-        if any(completion.fault == "model" for completion in done):
+                    done.append(ended)
+        if any(ended.spoilt for ended in done):
             self._start_over()
         return done
 
@@ -99,24 +113,27 @@ class Session:
         """What is in the cells is spoilt, and may have been copied already: the others are computed anew."""
         self._context.clear()
         self._scheduler = self._empty()
-        for answer in self._answers.values():
-            answer.restart()
-            self._scheduler.add(answer.work)
+        for task in self._tasks.values():
+            task.restart()
+            self._scheduler.add(task.work)
 
     def _charge(self, rows: Sequence[Row], seconds: float) -> None:
         for row in rows:
-            self._answers[row.work].seconds += seconds / len(rows)
+            self._tasks[row.work].seconds += seconds / len(rows)
 
-    def _go_on(self, row: Row, logits: Any) -> Completion | None:
-        """Give a request its logits; the completion where that was all it wanted."""
-        answer = self._answers[row.work]
+    def _go_on(self, row: Row, logits: Any) -> Ended[T] | None:
+        """Give a request its logits; what it came to where that was all it wanted."""
+        task = self._tasks[row.work]
+        token = None
         try:
             if row.kind == "branch":
-                answer.scored(row.branch, logits)
+                task.scored(row.branch, logits)
+            elif row.kind == "prompt":
+                token = task.prompted(row.start + len(row.tokens) - row.scored, logits)
             else:
-                token = (answer.prompted if row.kind == "prompt" else answer.written)(logits[0])
-                if token is not None:
-                    self._scheduler.write(row.work, token)
+                token = task.written(logits[0])
         except RequestFault as fault:
-            return answer.failed(fault)
-        return answer.completion() if answer.done else None
+            return Ended(task, task.failed(fault), isinstance(fault, ModelFault))
+        if token is not None:
+            self._scheduler.write(row.work, token)
+        return Ended(task, task.result(self.sequences)) if task.done else None

@@ -33,6 +33,8 @@ class Work:
         room: tokens that may be written after the prompt, at most.
         branches: fed one after the other once the prompt is there, before anything is written; all of one start.
         group: works of different groups are neither computed in one step nor share anything.
+        logits: of how many of the prompt's last tokens logits are wanted, at least one; those are computed for this
+            work alone, whatever it shares with others.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Work:
     room: int
     branches: tuple[Branch, ...] = ()
     group: Group = ()
+    logits: int = 1
 
     @property
     def need(self) -> int:

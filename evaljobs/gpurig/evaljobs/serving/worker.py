@@ -181,7 +181,7 @@ class Worker:
         self._box.send()
         self._on_failure()
 
-    def _serve(self, engine: InferenceEngine, session: Session) -> None:
+    def _serve(self, engine: InferenceEngine, session: Session[Completion]) -> None:
         while True:
             # Where nothing is to be computed there is time to wait.
             wait = not len(session)
@@ -196,15 +196,15 @@ class Worker:
                     for request in command:
                         session.cancel(request)
                         self._tickets.pop(request, None)
-            for completion in session.step():
-                ticket = self._tickets.pop(completion.id)
-                self._tell(ticket, completion)
+            for ended in session.step():
+                ticket = self._tickets.pop(ended.result.id)
+                self._tell(ticket, ended.result)
             for ticket in self._tickets.values():
                 if ticket.call.stream and len(ticket.answer.output) > ticket.told:
                     self._tell(ticket, None)
             self._box.send()
 
-    def _add(self, engine: InferenceEngine, session: Session, call: Call) -> None:
+    def _add(self, engine: InferenceEngine, session: Session[Completion], call: Call) -> None:
         for number, request in enumerate(call.requests):
             try:
                 answer = engine.answer(request)
