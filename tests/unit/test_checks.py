@@ -149,6 +149,7 @@ SMALLEST = {
     "length": {"max": 5},
     "language": "en",
     "choice": "A",
+    "tokens": 5,
     "json-schema": {"schema": {"type": "object"}},
 }
 

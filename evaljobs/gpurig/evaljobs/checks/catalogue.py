@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gpurig.evaljobs.checks import choice, measures, structure, text
+from gpurig.evaljobs.checks import choice, code, measures, similarity, structure, text, usage
 from gpurig.evaljobs.checks.gitlab import checks as gitlab
 from gpurig.evaljobs.checks.kind import Check
 from gpurig.evaljobs.checks.parameters import Parameters
@@ -150,4 +150,95 @@ _MEANING = (
     ),
 )
 
-CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in (*_TEXT, *_STRUCTURE, *_MEANING)})
+_CODE = (
+    Check(
+        "python",
+        "Code",
+        code.Python,
+        code.is_python,
+        "it is Python that the running interpreter parses (`minor`: as 3.minor), and defines every name in `defines`; "
+        "nothing is run",
+    ),
+    Check(
+        "shell",
+        "Code",
+        code.Code,
+        code.is_shell,
+        "`bash -n` finds no fault in it; nothing is run",
+    ),
+)
+
+_SACREBLEU = ("sacrebleu",)
+_RAPIDFUZZ = ("rapidfuzz",)
+_SIMILARITY = (
+    Check(
+        "bleu",
+        "Similarity",
+        similarity.Similar,
+        similarity.bleu,
+        "its BLEU is at least `threshold` (sacrebleu: mteval-13a tokens, exponential smoothing, effective order)",
+        shorthand="threshold",
+        packages=_SACREBLEU,
+    ),
+    Check(
+        "chrf",
+        "Similarity",
+        similarity.Chrf,
+        similarity.chrf,
+        "its chrF is at least `threshold` (sacrebleu); `word_order: 2` is chrF++",
+        shorthand="threshold",
+        packages=_SACREBLEU,
+    ),
+    Check(
+        "rouge-l",
+        "Similarity",
+        similarity.Similar,
+        similarity.rouge_l,
+        "its ROUGE-L is at least `threshold`: the F1 of the longest common subsequence of words, without case and "
+        "punctuation",
+        shorthand="threshold",
+        packages=_RAPIDFUZZ,
+    ),
+    Check(
+        "edit-distance",
+        "Similarity",
+        similarity.Edit,
+        similarity.edit_distance,
+        "1 - Levenshtein's distance / the longer one's length, in `characters` or `words`, is at least `threshold`",
+        shorthand="threshold",
+        packages=_RAPIDFUZZ,
+    ),
+)
+
+_COST = (
+    Check(
+        "latency",
+        "Cost",
+        usage.Latency,
+        usage.latency,
+        "computing it took at most so many `seconds`",
+        shorthand="seconds",
+        uses=("usage",),
+    ),
+    Check(
+        "tokens",
+        "Cost",
+        usage.Tokens,
+        usage.tokens,
+        "`prompt` and `completion` have at most so many tokens",
+        shorthand="completion",
+        uses=("usage",),
+    ),
+    Check(
+        "tokens-per-second",
+        "Cost",
+        usage.Speed,
+        usage.speed,
+        "at least `min` tokens were written in a second of computing",
+        shorthand="min",
+        uses=("usage",),
+    ),
+)
+
+_ALL = (*_TEXT, *_STRUCTURE, *_MEANING, *_CODE, *_SIMILARITY, *_COST)
+CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in _ALL})
