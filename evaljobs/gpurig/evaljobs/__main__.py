@@ -17,6 +17,7 @@ COMMANDS = {
     "report": LazyCommand(f"{_HERE}.report:report", "Compute the results, apply the gate, write the reports."),
     "eval": LazyCommand(f"{_HERE}.stages:eval_", "All four stages, one after the other."),
     "validate": LazyCommand(f"{_HERE}.suites:validate", "Check a suite without running it."),
+    "convert": LazyCommand(f"{_HERE}.suites:convert", "Make a suite of promptfoo's configuration or of OpenAI evals."),
     "schema": LazyCommand(f"{_HERE}.suites:schema", "Print the JSON Schema of suite.yaml, for editors."),
     "quantize": LazyCommand(f"{_HERE}.quantize:quantize", "Quantize an F16 model, and say what that costs."),
     "imatrix": LazyCommand(f"{_HERE}.quantize:imatrix", "Compute a model's importance matrix from a text."),

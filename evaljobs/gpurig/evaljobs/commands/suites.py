@@ -1,8 +1,9 @@
-"""`gpurig-job` validate and schema."""
+"""`gpurig-job` validate, schema and convert."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -56,3 +57,60 @@ def schema() -> None:
     from gpurig.evaljobs.suites.schema import schema_text  # noqa: PLC0415 - heavy
 
     click.echo(schema_text(), nl=False)
+
+
+@click.command(epilog="Example: gpurig-job convert promptfooconfig.yaml -o evals/new --model demo-generator")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder of the suite; it must be new or empty.",
+)
+@click.option("--model", metavar="NAME", help="The generator's model; if absent as promptfoo's providers are named.")
+@click.option("--grader-model", metavar="NAME", help="The model that judges rubrics; if absent they are left out.")
+@click.option(
+    "--class",
+    "kind",
+    type=click.Choice(["match", "includes", "fuzzy_match"]),
+    default="match",
+    show_default=True,
+    help="How OpenAI evals compare; their registry says it, their samples do not.",
+)
+def convert(
+    *,
+    file: Path,
+    out: Path,
+    model: str | None,
+    grader_model: str | None,
+    kind: Literal["match", "includes", "fuzzy_match"],
+) -> None:
+    """Make a suite of promptfoo's configuration or of OpenAI evals.
+
+    FILE is promptfooconfig.yaml (or .json), or samples in JSON Lines. What cannot be carried over is listed with its
+    line and the reason, and stands as a comment in the suite.
+    """
+    from gpurig.common.errors import InputError  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.converting.openai_evals import convert_openai_evals  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.converting.promptfoo import ConvertOptions, convert_promptfoo  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.converting.writing import write_draft  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415 - heavy
+
+    if file.suffix in {".jsonl", ".ndjson"}:
+        if model is None:
+            raise InputError("samples of OpenAI evals name no model", hint="give one: --model NAME")
+        draft = convert_openai_evals(file, model=model, kind=kind)
+    elif file.suffix in {".yaml", ".yml", ".json"}:
+        draft = convert_promptfoo(file, ConvertOptions(model, grader_model))
+    else:
+        raise InputError(
+            f"{file}: neither YAML, JSON nor JSON Lines", hint="give promptfooconfig.yaml or samples.jsonl"
+        )
+    write_draft(draft, out)
+    remarks = draft.all_remarks()
+    for remark in remarks:
+        click.echo(harmless(str(remark)), err=True)
+    suite = load_suite(out)
+    lost = sum(not remark.changed for remark in remarks)
+    click.echo(harmless(f"{suite.path}: {len(suite.samples)} samples; {lost} things were not carried over"))

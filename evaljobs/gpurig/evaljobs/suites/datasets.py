@@ -149,6 +149,20 @@ def _named(given: Any, origin: Origin, *, at: Location) -> tuple[DatasetSpec, Pa
     return spec, path, format_
 
 
+def read_rows(path: Path, format_: Format, spec: DatasetSpec) -> Source:
+    """The rows of a file, a list, with their lines; nothing is made of them yet.
+
+    Raises:
+        InputError: it cannot be read; of several problems the first is the message and all are the details.
+        PrerequisiteError: no permission.
+    """
+    try:
+        return _read(path, format_, spec)[0]
+    except _RefusedError as refused:
+        said = [str(problem) for problem in refused.problems]
+        raise InputError(said[0], hint="correct the file", details=said[1:]) from refused
+
+
 def _read(path: Path, format_: Format, spec: DatasetSpec) -> tuple[Source, Location]:
     """A file's rows with their lines, and where in the source they stand."""
     try:

@@ -68,17 +68,23 @@ class _CoreLoader(_BoundedLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
 
-for _tag, _pattern, _first in (
+_RESOLVERS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
+)
+for _tag, _pattern, _first in _RESOLVERS:
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
 class Reference(list[Any]):
     """GitLab's `!reference [job, key]`: a list to everybody who does not ask."""
+
+
+def is_text(plain: str) -> bool:
+    """Whether these characters without quotes are a text to YAML 1.2, and no number, true, false or null."""
+    return not any(re.fullmatch(pattern, plain) for _, pattern, _ in _RESOLVERS)
 
 
 class YamlProblemError(Exception):

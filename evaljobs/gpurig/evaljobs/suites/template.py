@@ -70,6 +70,18 @@ def check_syntax(text: str) -> None:
         raise TemplateFault(f"line {error.lineno} of the template: {error.message}") from error
 
 
+def template_names(text: str) -> set[str]:
+    """The variables that a template names and does not set itself.
+
+    Raises:
+        TemplateFault: it does not parse.
+    """
+    from jinja2 import meta  # noqa: PLC0415
+
+    check_syntax(text)
+    return meta.find_undeclared_variables(_environment().parse(text)) - set(_environment().globals)
+
+
 def check_template(text: str, known: tuple[str, ...]) -> None:
     """Refuse a template that does not parse, or that names a variable which nobody sets.
 

@@ -1,0 +1,1 @@
+"""Suites out of other tools' files: promptfoo's configuration, samples of OpenAI evals."""
