@@ -12,6 +12,7 @@ from gpurig.evaljobs.__main__ import COMMANDS, cli
 from gpurig.evaljobs.records import Generation
 from gpurig.evaljobs.store import CHECKS, GENERATIONS, GRADES
 from standins.eval_box import EvalBox, timeless
+from standins.tiny_gguf import write_tiny_gguf
 
 pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 
@@ -182,3 +183,40 @@ def test_every_command_explains_itself_with_an_example(name: str, capfd: pytest.
 def test_validate_says_what_a_suite_holds(box: EvalBox, capfd: pytest.CaptureFixture[str]) -> None:
     assert job("validate", box.root) == 0
     assert "5 samples, 10 checks" in capfd.readouterr().out
+
+
+def test_several_generators_and_epochs_are_answered_by_llama_cpp_each_model_loaded_once(
+    box: EvalBox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_gguf(box.models / "other.gguf", seed=7)
+    spec = box.data.pop("generator") | {"sampling": {"temperature": 1.0, "max_tokens": 12, "seed": 5}}
+    box.data["generators"] = {"one": spec, "two": spec | {"model": "other"}}
+    box.data["epochs"] = {"n": 3, "reduce": "pass@2"}
+    box.save()
+    assert stage(box, "eval") == 0
+    written = [Generation.model_validate(line) for line in timeless(box.out / GENERATIONS) if line["record"] != "run"]
+    assert len({record.trial for record in written}) == 5 * 2 * 3
+    outputs = {(one.sample, one.generator, one.epoch): one.output for one in written}
+    # The same prompt at temperature 1: another seed is another answer.
+    assert outputs["s0", "one", 1] != outputs["s0", "one", 2]
+    results = json.loads((box.out / "results.json").read_text())
+    assert [one["name"] for one in results["generators"]] == ["one", "two"]
+    capfd.readouterr()
+    assert stage(box, "eval") == 0
+    assert "generate: all 30 answers done already" in capfd.readouterr().err
+    assert stage(box, "eval", "--generator", "two", "--only", "s1") == 0
+    results = json.loads((box.out / "results.json").read_text())
+    assert [sample["id"] for sample in results["samples"]] == ["s1@two", "s1@two#2", "s1@two#3"]
+
+
+def test_the_parts_of_a_run_come_to_the_same_answers_as_the_whole(box: EvalBox, tmp_path: Path) -> None:
+    assert stage(box, "eval", "--exact") == 0
+    whole = {one["id"]: one for one in json.loads((box.out / "results.json").read_text())["samples"]}
+    parts: dict[str, Any] = {}
+    for part in (1, 2):
+        out = tmp_path / f"part-{part}"
+        assert stage(box, "eval", "--exact", "--shard", f"{part}/2", out=out) == 0
+        results = json.loads((out / "results.json").read_text())
+        assert results["shard"] == f"{part}/2"
+        parts |= {one["id"]: one for one in results["samples"]}
+    assert {name: one["output"] for name, one in parts.items()} == {n: one["output"] for n, one in whole.items()}

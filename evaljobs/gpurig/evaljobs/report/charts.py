@@ -52,8 +52,8 @@ def rate_bars(results: Results) -> tuple[Bar, ...]:
 def _bar(metric: Metric) -> Bar | None:
     if metric.low is None or metric.high is None:
         return None
-    detail = f"{title(metric.name)}: {amount(metric)}, 95 % interval {interval(metric)}, {metric.n} samples"
-    return Bar(title(metric.name), metric.value, metric.low, metric.high, percent(metric.value), detail)
+    detail = f"{title(metric)}: {amount(metric)}, 95 % interval {interval(metric)}, {metric.n} samples"
+    return Bar(title(metric), metric.value, metric.low, metric.high, percent(metric.value), detail)
 
 
 def tag_bars(results: Results, most: int = 12) -> tuple[Bar, ...]:

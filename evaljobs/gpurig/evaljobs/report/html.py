@@ -19,7 +19,7 @@ from gpurig.common.terminal import harmless
 from gpurig.common.version import __version__
 from gpurig.evaljobs.report import charts
 from gpurig.evaljobs.report.gpu_use import deaths, left_out, run_use, use_rows
-from gpurig.evaljobs.report.words import amount, interval, number, reasons, rule_text, title
+from gpurig.evaljobs.report.words import amount, interval, models_of, number, reasons, rule_text, things, title
 from gpurig.evaljobs.results import Metric, Results, SampleResult
 
 # A page stays readable and quick; the whole text is in results.json.
@@ -75,13 +75,15 @@ def html_report(results: Results) -> str:
     return template.render(
         results=results,
         version=__version__,
+        models=models_of(results),
+        things=things(results),
         style=style,
         script=script,
         style_hash=_source_hash(style),
         script_hash=_source_hash(script),
         cards=_cards(results),
         rules=[(rule_text(rule), number(rule.value), rule.passed) for rule in results.gate.rules],
-        metrics=[(title(m.name), m.name, amount(m), interval(m), m.n) for m in results.metrics],
+        metrics=[(title(m), m.name, amount(m), interval(m), m.n) for m in results.metrics],
         bars=charts.rate_bars(results),
         tag_bars=charts.tag_bars(results),
         grades=charts.grade_histogram(results),
@@ -114,7 +116,7 @@ def _plain(text: str) -> str:
 
 def _cards(results: Results) -> list[Card]:
     wanted = ("pass_rate", "grade_mean", "generated_rate", "tokens_per_second")
-    cards = [_card(metric) for name in wanted if (metric := results.metric(name)) is not None]
+    cards = [_card(metric) for name in wanted for metric in results.metrics if metric.name == name]
     use = run_use(results)
     if use is not None and use.memory_peak_bytes is not None:
         of = "" if use.memory_total_bytes is None else f"of {gib_text(use.memory_total_bytes)} GiB"
@@ -127,7 +129,7 @@ def _cards(results: Results) -> list[Card]:
 
 def _card(metric: Metric) -> Card:
     between = interval(metric)
-    return Card(title(metric.name), amount(metric), f"95 %: {between}" if between else f"{metric.n} samples")
+    return Card(title(metric), amount(metric), f"95 %: {between}" if between else f"{metric.n} samples")
 
 
 def _view(index: int, sample: SampleResult, results: Results) -> SampleView:

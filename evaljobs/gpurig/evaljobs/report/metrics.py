@@ -16,7 +16,11 @@ _CHECK = "check_pass_rate."
 
 def metrics_text(results: Results) -> str:
     """The file's text: every metric, three decimals for shares and grades, whole numbers from 10 on; the GPU use."""
-    lines = [f"{_name(metric.name, results)} {_value(metric.value)}\n" for metric in results.metrics]
+    models = {one.name: one.model.name for one in results.generators}
+    lines = [
+        f"{_name(metric.name, results, metric.generator, models.get(metric.generator))} {_value(metric.value)}\n"
+        for metric in results.metrics
+    ]
     return "".join([*lines, *_gpu_use(results)])
 
 
@@ -37,8 +41,10 @@ def _two_digits(value: float) -> str:
     return f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".")
 
 
-def _name(name: str, results: Results) -> str:
-    labels = {"suite": results.suite, "model": results.generator.name}
+def _name(name: str, results: Results, generator: str = "", model: str | None = None) -> str:
+    labels = {"suite": results.suite, "model": model or results.generator.name}
+    if generator:
+        labels |= {"generator": generator}
     if name.startswith(_CHECK):
         labels = {"check": name.removeprefix(_CHECK)} | labels
         name = _CHECK.rstrip(".")

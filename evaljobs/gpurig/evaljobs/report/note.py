@@ -15,10 +15,12 @@ from gpurig.evaljobs.report.gpu_use import deaths, left_out, use_rows
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
+    models_of,
     number,
     passed_over,
     reasons,
     rule_text,
+    things,
     title,
     verdict,
     worst_first,
@@ -47,9 +49,7 @@ def note_markdown(results: Results) -> str:
         marker(results.suite),
         f"### {icon}Eval {_code(results.suite)}",
         "",
-        f"**{verdict(results)}.** Generator {_code(results.generator.title)}"
-        + (f", grader {_code(results.grader.title)}" if results.grader else "")
-        + ".",
+        f"**{verdict(results)}.** {_models(results)}.",
         "",
         *_gate(results),
         *_metrics(results),
@@ -73,6 +73,11 @@ def note_markdown(results: Results) -> str:
     return "\n".join([*head, *body, *tail]) + "\n"
 
 
+def _models(results: Results) -> str:
+    text = ", ".join(f"{_cell(part)} {_code(model.title)}" for part, model in models_of(results))
+    return text[0].upper() + text[1:]
+
+
 def _gate(results: Results) -> list[str]:
     lines = []
     for rule in results.gate.rules:
@@ -84,8 +89,7 @@ def _gate(results: Results) -> list[str]:
 def _metrics(results: Results) -> list[str]:
     lines = ["| Metric | Value | 95 % interval | Samples |", "|:--|--:|:-:|--:|"]
     lines += [
-        f"| {_cell(title(metric.name))} | {amount(metric)} | {interval(metric)} | {metric.n} |"
-        for metric in results.metrics
+        f"| {_cell(title(metric))} | {amount(metric)} | {interval(metric)} | {metric.n} |" for metric in results.metrics
     ]
     return lines
 
@@ -128,7 +132,7 @@ def _failure(sample: SampleResult, pass_score: float | None) -> list[str]:
 
 
 def _footer(results: Results) -> list[str]:
-    words = [f"{results.reused} of {len(results.samples)} samples reused"] if results.reused else []
+    words = [f"{results.reused} of {len(results.samples)} {things(results)} reused"] if results.reused else []
     url = results.job.url
     if _URL.fullmatch(url):
         words.append(f"[job {_digits(results.job.id)}]({url})")
@@ -159,4 +163,4 @@ def _code(text: str) -> str:
 
 def _cell(text: str) -> str:
     """Words in a table: the kinds of checks are ours, anything else loses what Markdown would obey."""
-    return re.sub(r"[^A-Za-z0-9 _.:/+-]", "_", _line(text)).replace("_", r"\_")
+    return re.sub(r"[^A-Za-z0-9 ,_.:/+-]", "_", _line(text)).replace("_", r"\_")

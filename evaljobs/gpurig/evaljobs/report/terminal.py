@@ -9,10 +9,12 @@ from gpurig.evaljobs.report.gpu_use import own_text
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
+    models_of,
     number,
     passed_over,
     reasons,
     rule_text,
+    things,
     title,
     verdict,
     worst_first,
@@ -30,12 +32,13 @@ def terminal_summary(results: Results, folder: str) -> str:
         results: the run.
         folder: the report folder, as the user may open it.
     """
-    models = f"generator {results.generator.title}" + (f", grader {results.grader.title}" if results.grader else "")
-    lines = ["", harmless(f"{results.suite}: {len(results.samples)} samples, {models}")]
+    models = [f"{part} {model.title}" for part, model in models_of(results)]
+    head = ", ".join([f"{results.suite}: {len(results.samples)} {things(results)}", *models])
+    lines = ["", *textwrap.wrap(harmless(head), _WIDTH, break_on_hyphens=False)]
     for told in passed_over(results):
         lines += textwrap.wrap(harmless(told), _WIDTH, break_on_hyphens=False)
     lines.append("")
-    rows = [[title(metric.name), amount(metric), interval(metric), str(metric.n)] for metric in results.metrics]
+    rows = [[title(metric), amount(metric), interval(metric), str(metric.n)] for metric in results.metrics]
     lines += [table(["metric", "value", "95 % interval", "samples"], rows), ""]
     failed = worst_first(results)
     if failed:

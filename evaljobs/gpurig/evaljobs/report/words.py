@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpurig.evaljobs.records import ModelRef
 from gpurig.evaljobs.results import GateRule, Metric, Results, SampleResult
 
 _TITLES = {
@@ -19,19 +20,32 @@ _TITLES = {
 _CHECK = "check_pass_rate."
 
 
-def title(metric: str) -> str:
-    """A metric's name for people."""
-    if metric.startswith(_CHECK):
-        return f"Check {metric.removeprefix(_CHECK)}"
-    return _TITLES.get(metric, metric)
+def title(metric: Metric) -> str:
+    """A metric's name for people; of several generators with the one it is of."""
+    name = _TITLES.get(metric.name, metric.name)
+    if metric.name.startswith(_CHECK):
+        name = f"Check {metric.name.removeprefix(_CHECK)}"
+    return f"{name}, {metric.generator}" if metric.generator else name
+
+
+def models_of(results: Results) -> tuple[tuple[str, ModelRef], ...]:
+    """Every model of the run with its part: "generator", "generator small", "grader"."""
+    several = [(f"generator {one.name}".rstrip(), one.model) for one in results.generators]
+    generators = several or [("generator", results.generator)]
+    return (*generators, *([("grader", results.grader)] if results.grader else []))
+
+
+def things(results: Results) -> str:
+    """What the run counts: samples, or answers where a sample has several."""
+    return "samples" if len({sample.of for sample in results.samples}) == len(results.samples) else "answers"
 
 
 def passed_over(results: Results) -> tuple[str, ...]:
     """One line a model of whose name there were other files with other bytes: which one ran is no accident to hide."""
     return tuple(
         f"{model.name}: used from {model.place}; other bytes under that name in {', '.join(model.others)}"
-        for model in (results.generator, results.grader)
-        if model is not None and model.others
+        for model in dict.fromkeys(model for _, model in models_of(results))
+        if model.others
     )
 
 
@@ -71,7 +85,8 @@ def rule_text(rule: GateRule) -> str:
         demands.append(f"≥ {rule.minimum:g}")
     if rule.maximum is not None:
         demands.append(f"≤ {rule.maximum:g}")
-    return f"{rule.metric} {' and '.join(demands)}"
+    whose = f" of {rule.generator}" if rule.generator else ""
+    return f"{rule.metric}{whose} {' and '.join(demands)}"
 
 
 def verdict(results: Results) -> str:
@@ -80,7 +95,7 @@ def verdict(results: Results) -> str:
     word = "Gate passed" if results.gate.passed else "Gate FAILED"
     if not results.gate.rules:
         word = "No gate"
-    return f"{word}: {passed} of {len(results.samples)} samples passed"
+    return f"{word}: {passed} of {len(results.samples)} {things(results)} passed"
 
 
 def reasons(sample: SampleResult, pass_score: float | None) -> Iterator[str]:
