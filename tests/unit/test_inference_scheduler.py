@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from gpurig.evaljobs.inference import scheduler as scheduler_module
 from gpurig.evaljobs.inference.scheduler import Scheduler, common, tree_size
-from gpurig.evaljobs.inference.works import Branch, Group, Row, Step, Work
+from gpurig.evaljobs.inference.works import Branch, Copy, Group, Prefix, Row, Step, Work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,12 +27,25 @@ class Cache:
     branches: dict[str, list[int]] = field(default_factory=dict)
     prompts: dict[str, list[int]] = field(default_factory=dict)
     groups: dict[int, Group] = field(default_factory=dict)
+    whole: bool = False
+    loads: int = 0
+
+    def __post_init__(self) -> None:
+        self.floors = [0] * len(self.sequences)
 
     def run(self, step: Step, works: dict[str, Work]) -> list[Row]:
         """Do a step; the rows whose last token's logits it gives."""
         for copy in step.copies:
+            if not isinstance(copy, Copy):
+                self.sequences[copy.target] = list(copy.prefix.tokens)
+                self.groups[copy.target] = copy.prefix.group
+                self.floors[copy.target] = len(copy.prefix.tokens) if self.whole else 0
+                self.loads += 1
+                continue
             assert copy.keep <= len(self.sequences[copy.source])
             assert self.cut or copy.keep == 0
+            assert copy.keep == 0 or copy.keep >= self.floors[copy.source], "what was loaded cannot be cut"
+            self.floors[copy.target] = self.floors[copy.source] if copy.keep else 0
             self.sequences[copy.target] = self.sequences[copy.source][: copy.keep]
             if copy.source in self.groups:
                 self.groups[copy.target] = self.groups[copy.source]
@@ -67,6 +81,7 @@ class Cache:
                 told.append(row)
             self.computed += len(row.tokens) * (row.kind == "prompt")
             assert self.cut or (not row.padding and row.keep in {0, row.start + len(row.tokens)})
+            assert row.keep >= self.floors[row.sequence]
             self.sequences[row.sequence] = [*held, *row.tokens][: row.keep]
         return told
 
@@ -78,11 +93,15 @@ def run(
     quit_early: frozenset[str] = frozenset(),
     share: bool = True,
     cut: bool = True,
+    whole: bool = False,
+    prefixes: Sequence[Prefix] = (),
 ) -> Cache:
     """Answer every work with as many tokens as it has room for."""
-    scheduler = Scheduler(sequences=sequences, cells=CELLS, batch=BATCH, share=share, cut=cut)
+    scheduler = Scheduler(sequences=sequences, cells=CELLS, batch=BATCH, share=share, cut=cut, whole=whole)
+    for prefix in dict.fromkeys(prefixes):
+        scheduler.know(prefix)
     known = {work.id: work for work in works}
-    cache = Cache([[] for _ in range(sequences)], cut)
+    cache = Cache([[] for _ in range(sequences)], cut, whole=whole)
     for work in works:
         scheduler.add(work)
     for _ in range(100 * (1 + len(works))):
@@ -133,6 +152,45 @@ def test_every_work_is_answered_with_its_own_tokens_and_every_branch_is_fed_once
         assert len(cache.answers[work.id]) == work.room
         assert cache.branches.get(work.id, []) == list(range(len(work.branches)))
         assert cache.prompts[work.id] == list(range(len(work.prompt) - work.logits, len(work.prompt)))
+
+
+@pytest.mark.parametrize(("cut", "whole"), [(True, False), (True, True), (False, False)])
+@given(made=works(), sequences=st.integers(1, 6), lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_with_beginnings_that_are_loaded_every_work_is_answered_all_the_same(cut, whole, made, sequences, lengths):
+    prefixes = [Prefix(work.group, work.prompt[:length]) for work in made for length in lengths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler_module, "_WORTH_LOADING", 2)
+        cache = run(made, sequences=sequences, cut=cut, whole=whole, prefixes=prefixes)
+    for work in made:
+        assert len(cache.answers[work.id]) == work.room
+        assert cache.branches.get(work.id, []) == list(range(len(work.branches)))
+
+
+def test_a_beginning_that_is_known_is_loaded_once_and_copied_then():
+    stem = tuple(range(20))
+    made = [Work(str(number), (*stem, 100 + number), room=2, group=ONE) for number in range(12)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler_module, "_WORTH_LOADING", 8)
+        cache = run(made, sequences=3, prefixes=[Prefix(ONE, stem), Prefix(BASE, stem), Prefix(ONE, stem[:5])])
+    assert (cache.loads, cache.computed) == (1, 12)
+    assert run(made, sequences=3, prefixes=[Prefix(BASE, stem)]).loads == 0
+
+
+def test_a_fresh_beginning_is_loaded_once_also_where_a_sequence_has_it():
+    stem = tuple(range(20))
+    scheduler = Scheduler(sequences=2, cells=CELLS, batch=BATCH)
+    cache = Cache([[], []])
+    known = {str(number): Work(str(number), (*stem, 100 + number), room=0) for number in range(4)}
+    for work in known.values():
+        scheduler.add(work)
+        if work.id == "1":
+            scheduler.know(Prefix(BASE, stem), fresh=True)
+        while len(scheduler):
+            step = scheduler.next_step()
+            assert step is not None
+            for row in cache.run(step, known):
+                scheduler.close(row.work)
+    assert (cache.loads, cache.computed) == (1, 20 + 4)
 
 
 @given(works(), st.integers(1, 6))

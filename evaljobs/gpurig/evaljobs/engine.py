@@ -7,9 +7,10 @@ engine takes the place of one that answers one by one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from gpurig.evaljobs.models import ModelFile
@@ -118,6 +119,21 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class PrefixSettings:
+    """Where the states of prompts' beginnings are kept between runs.
+
+    Attributes:
+        folder: made where it is missing.
+        limit_bytes: of all states in it, of whatever model; the least recently used ones go.
+        say: is told, a line each, what a person should know.
+    """
+
+    folder: Path
+    limit_bytes: int
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """How to load a model.
 
@@ -128,6 +144,8 @@ class EngineSettings:
         exact: one request after the other, so that an answer depends on its request alone, to the byte.
         cache: how keys and values are kept ("f16", "f32", a key of `memory.CACHE_TYPES`): f16 rounds log-probabilities
             by some thousandths.
+        prefixes: where beginnings that prompts share are kept between runs; nowhere where None, and not where it is
+            exact.
     """
 
     context: int
@@ -135,6 +153,7 @@ class EngineSettings:
     parallel: int | None = None
     exact: bool = False
     cache: str = "f16"
+    prefixes: PrefixSettings | None = None
 
 
 class EngineProvider(Protocol):

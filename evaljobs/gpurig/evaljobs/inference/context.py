@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.inference.adapters import Adapters
+from gpurig.evaljobs.inference.states import of_streams, one_stream
 from gpurig.evaljobs.inference.works import Copy, Group, Row, Step
 from gpurig.evaljobs.memory import CACHE_TYPES
 
@@ -24,6 +26,7 @@ class Context:
 
     Attributes:
         cells: of each sequence; llama.cpp rounds up what was asked for.
+        layout: what a sequence's state depends on beside model, tokens and machine, as JSON data.
     """
 
     def __init__(
@@ -78,6 +81,17 @@ class Context:
             raise NoRoomError(self._why())
         self.cells = int(api.llama_n_ctx_seq(self._context))
         self._memory = api.llama_get_memory(self._context)
+        recurrent, hybrid = api.llama_model_is_recurrent(model), api.llama_model_is_hybrid(model)
+        plain = not (recurrent or hybrid or api.llama_model_n_swa(model))
+        # How many streams a state is written for; 0: it is kept as llama.cpp writes it.
+        self._streams = sequences if plain else 0
+        self.layout = {
+            # A recurrent model's has none; one that has several caches has them in each (states.py).
+            "streams": 1 if plain or (recurrent and not hybrid) else sequences,
+            "cache": [int(options.type_k), int(options.type_v)],
+            "flash": int(options.flash_attn_type),
+            "piece": int(options.n_ubatch),
+        }
         self._vocabulary_size = int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)))
         self._batch = _Batch(api, int(options.n_batch))
 
@@ -96,7 +110,7 @@ class Context:
         self._api.llama_memory_clear(self._memory, True)  # noqa: FBT003 - C API
 
     def compute(self, step: Step) -> Any:
-        """Do a step.
+        """Compute a step's rows; its copies and loads are made already.
 
         Returns:
             The logits that its rows want, float32 of shape (wanted tokens, vocabulary), in the rows' order; a view that
@@ -105,8 +119,6 @@ class Context:
         Raises:
             PrerequisiteError: llama.cpp failed to compute.
         """
-        for copy in step.copies:
-            self._copy(copy)
         if not step.rows:
             return self._numpy.empty((0, self._vocabulary_size), dtype=self._numpy.float32)
         place = wanted = 0
@@ -131,7 +143,36 @@ class Context:
         logits = self._api.llama_get_logits(self._context)
         return self._numpy.ctypeslib.as_array(logits, shape=(wanted, self._vocabulary_size))
 
-    def _copy(self, copy: Copy) -> None:
+    def finite(self, logits: Any) -> bool:
+        """Whether they are numbers."""
+        return bool(self._numpy.isfinite(logits).all())
+
+    def state(self, sequence: int) -> bytes:
+        """What a sequence holds, for any context of the same layout, whatever its sequences and their length."""
+        size = int(self._api.llama_state_seq_get_size(self._context, sequence))
+        state = self._numpy.empty(size, dtype=self._numpy.uint8)
+        place = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        written = int(self._api.llama_state_seq_get_data(self._context, place, size, sequence))
+        if written != size:
+            raise PrerequisiteError(f"llama.cpp does not give its state: {self._why()}")
+        return one_stream(state.tobytes(), self._streams) if self._streams else state.tobytes()
+
+    def restore(self, sequence: int, state: bytes | memoryview, tokens: int) -> bool:
+        """Let a sequence hold a state of so many tokens and nothing else; False, and empty, where it is none."""
+        data = of_streams(state, self._streams) if self._streams else bytes(state)
+        place = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))
+        read = self._api.llama_state_seq_set_data(self._context, place, len(data), sequence)
+        if read == len(data) and self._api.llama_memory_seq_pos_max(self._memory, sequence) == tokens - 1:
+            return True
+        self._cut(sequence, 0)
+        return False
+
+    def copy(self, copy: Copy) -> None:
+        """Let a sequence become the beginning of another one.
+
+        Raises:
+            PrerequisiteError: the model's memory cannot be cut so.
+        """
         if copy.source != copy.target:
             # Between streams llama.cpp copies whole sequences only (llama_kv_cache::seq_cp).
             self._api.llama_memory_seq_cp(self._memory, copy.source, copy.target, -1, -1)

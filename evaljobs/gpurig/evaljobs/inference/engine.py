@@ -12,7 +12,9 @@ from gpurig.evaljobs.inference.adapters import Adapters
 from gpurig.evaljobs.inference.answers import Answer, failed
 from gpurig.evaljobs.inference.context import Context, NoRoomError
 from gpurig.evaljobs.inference.likelihood import Scored, ScoreRequest, gathered, plan_scores
-from gpurig.evaljobs.inference.room import sequences_for, worthwhile
+from gpurig.evaljobs.inference.prefix_store import PrefixStore
+from gpurig.evaljobs.inference.prefixes import Prefixes
+from gpurig.evaljobs.inference.room import gpu_names, sequences_for, worthwhile
 from gpurig.evaljobs.inference.session import Session
 from gpurig.evaljobs.inference.tasks import Task
 from gpurig.evaljobs.llama_log import last_errors
@@ -59,6 +61,8 @@ class InferenceEngine:
         self._cut = not (
             llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         )
+        # A sequence's state leaves out what a sliding window has passed.
+        self._window = llama_cpp.llama_model_n_swa(self._model) > 0
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -116,6 +120,7 @@ class InferenceEngine:
         spoilt: list[Task[T]] = []
         session: Session[T]
         with self.session(len(tasks), cells, exact=exact, batch=batch) as session:
+            session.expect(tasks)
             for task in tasks:
                 session.add(task)
             while len(session):
@@ -166,14 +171,37 @@ class InferenceEngine:
                 cache=self._settings.cache,
             )
         context, sequences = self._context(sequences, cells, batch)
+        prefixes = None if exact else self._prefixes(context, batch)
         session: Session[Any] = Session(
-            context, sequences=sequences, batch=batch, share=self._cut and not exact, cut=self._cut
+            context,
+            sequences=sequences,
+            batch=batch,
+            share=self._cut and not exact,
+            cut=self._cut,
+            whole=self._window,
+            prefixes=prefixes,
         )
         try:
             yield session
         finally:
             session.close()
             context.close()
+            if prefixes is not None and self._settings.prefixes is not None:
+                for line in prefixes.told():
+                    self._settings.prefixes.say(line)
+
+    def _prefixes(self, context: Context, batch: int) -> Prefixes | None:
+        if self._settings.prefixes is None:
+            return None
+        identity = {
+            "model": self._file.ref.sha256,
+            "llama-cpp-python": self._api.__version__,
+            "system": self._api.llama_print_system_info().decode(errors="replace"),
+            "devices": gpu_names(self._api) if self._gpu else [],
+            **context.layout,
+        }
+        store = PrefixStore(self._settings.prefixes, identity)
+        return Prefixes(context, store, batch=batch, cut=self._cut and not self._window)
 
     def _context(self, sequences: int, cells: int, batch: int) -> tuple[Context, int]:
         """A context, with half the sequences as long as llama.cpp has no memory for all; and how many it has."""

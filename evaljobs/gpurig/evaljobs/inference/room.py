@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +78,39 @@ def machine_free_bytes() -> int:
 
 def gpu_free_bytes(api: Any) -> int:
     """Free memory of all GPUs that llama.cpp sees."""
-    library: ctypes.CDLL = api.llama_cpp._lib  # noqa: SLF001 - the binding has no name for ggml's devices
-    count, get = library.ggml_backend_dev_count, library.ggml_backend_dev_get
-    kind, memory = library.ggml_backend_dev_type, library.ggml_backend_dev_memory
-    count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
-    kind.restype, kind.argtypes = ctypes.c_int, [ctypes.c_void_p]
+    library = _devices(api)
+    memory = library.ggml_backend_dev_memory
     memory.restype = None
     memory.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)]
     total = 0
+    for device in _gpus(library):
+        free, size = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(size))
+        total += free.value
+    return total
+
+
+def gpu_names(api: Any) -> list[str]:
+    """What all GPUs that llama.cpp sees call themselves: "NVIDIA GeForce RTX 4090"."""
+    library = _devices(api)
+    describe = library.ggml_backend_dev_description
+    describe.restype, describe.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    return [describe(device).decode(errors="replace") for device in _gpus(library)]
+
+
+def _devices(api: Any) -> ctypes.CDLL:
+    library: ctypes.CDLL = api.llama_cpp._lib  # noqa: SLF001 - the binding has no name for ggml's devices
+    return library
+
+
+def _gpus(library: ctypes.CDLL) -> Iterator[int]:
+    count, get, kind = library.ggml_backend_dev_count, library.ggml_backend_dev_get, library.ggml_backend_dev_type
+    count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
+    kind.restype, kind.argtypes = ctypes.c_int, [ctypes.c_void_p]
     for index in range(count()):
         device = get(index)
         if kind(device) in _GPU_KINDS:
-            free, size = ctypes.c_size_t(), ctypes.c_size_t()
-            memory(device, ctypes.byref(free), ctypes.byref(size))
-            total += free.value
-    return total
+            yield device
 
 
 def _at_most(model: ModelFile, cells: int) -> int:

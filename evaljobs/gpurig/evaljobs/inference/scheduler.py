@@ -14,6 +14,8 @@ llama.cpp computes rows together where they are equally long and their sequences
 together.
 
 Works of different groups (adapters) live side by side, and take turns: a step belongs to one group.
+
+Where beginnings are kept beyond the run, a sequence comes to hold one by a load, as if it had been computed at once.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpurig.evaljobs.inference.works import Copy, Group, Row, Step, Work
+from gpurig.evaljobs.inference.works import Copy, Group, Load, Prefix, Row, Step, Work
 
 # A shorter beginning is computed again sooner than a whole sequence is copied.
 _WORTH_COPYING = 8
+# A kept beginning is loaded where it saves so many tokens.
+_WORTH_LOADING = 64
 # Rows are padded as long as this share of what is computed counts.
 _WORTH_PADDING = 0.85
 # Sequences that write wait for fewer tokens of new prompts than this: a call for a few tokens costs as much as one for
@@ -48,6 +52,7 @@ class _Sequence:
         cut: its last tokens can be forgotten.
         held: the tokens in its cells.
         group: that they were computed in.
+        floor: it cannot be cut to fewer tokens than these.
         work: who has it; None where it is free.
         source: what it is to become a copy of, and how many tokens of it; None where that is done.
         branch: the number of the branch that comes next.
@@ -59,6 +64,7 @@ class _Sequence:
     cut: bool
     held: list[int] = field(default_factory=list)
     group: Group = ()
+    floor: int = 0
     work: Work | None = None
     source: tuple[_Sequence, int] | None = None
     branch: int = 0
@@ -99,7 +105,9 @@ class _Sequence:
 class Scheduler:
     """Decides step by step; the caller computes a step, then writes to or closes each work whose logits it got."""
 
-    def __init__(self, *, sequences: int, cells: int, batch: int, share: bool = True, cut: bool = True) -> None:
+    def __init__(
+        self, *, sequences: int, cells: int, batch: int, share: bool = True, cut: bool = True, whole: bool = False
+    ) -> None:
         """An empty cache.
 
         Args:
@@ -110,10 +118,13 @@ class Scheduler:
                 work depends on that work alone.
             cut: the last tokens of a sequence can be forgotten, which a recurrent model's memory cannot. Without it
                 nothing is shared and nothing padded, and a branch is computed with the prompt before it.
+            whole: what was loaded cannot be cut to fewer tokens, because what a sliding window has passed is not kept.
         """
         self._sequences = tuple(_Sequence(number, cut=cut) for number in range(sequences))
         self._cells, self._batch = cells, batch
-        self._share, self._cut = share and cut, cut
+        self._share, self._cut, self._whole = share and cut, cut, whole
+        self._known: dict[Group, list[tuple[int, ...]]] = {}
+        self._fresh: set[Prefix] = set()
         self._waiting: list[tuple[int, Group, tuple[int, ...], int, Work]] = []
         self._works: dict[str, _Sequence | None] = {}
         self._admitted = self._added = 0
@@ -141,6 +152,17 @@ class Scheduler:
         bisect.insort(self._waiting, (age, work.group, work.prompt, self._added, work))
         self._added += 1
 
+    def know(self, prefix: Prefix, *, fresh: bool = False) -> None:
+        """From now on a prefix may be loaded.
+
+        Args:
+            prefix: unknown so far.
+            fresh: the next work with it loads it also where a sequence has it: so that it comes to be kept.
+        """
+        self._known.setdefault(prefix.group, []).append(prefix.tokens)
+        if fresh:
+            self._fresh.add(prefix)
+
     def write(self, work: str, token: int) -> None:
         """The token that a work's answer goes on with."""
         sequence = self._works[work]
@@ -164,7 +186,7 @@ class Scheduler:
 
         The step counts as done with this call: a caller that fails to compute it starts over.
         """
-        copies = list(self._copies())
+        copies: list[Copy | Load] = list(self._copies())
         copies += self._admit()
         if not self._waiting and self._cut:
             copies += self._move_together()
@@ -200,10 +222,10 @@ class Scheduler:
                 source, length = sequence.source
                 if len(source.held) >= length:
                     sequence.source = None
-                    sequence.held = source.held[:length]
+                    sequence.held, sequence.floor = source.held[:length], source.floor
                     yield Copy(source.number, sequence.number, length)
 
-    def _admit(self) -> Iterator[Copy]:
+    def _admit(self) -> Iterator[Copy | Load]:
         """Works get sequences."""
         if not self._worth_admitting():
             return
@@ -220,22 +242,39 @@ class Scheduler:
             self._admitted += 1
             place.work, place.branch, place.answered, place.written = work, 0, False, None
             place.group = work.group
-            if place is best or length < _WORTH_COPYING:
+            known = self._longest_known(work)
+            prefix = Prefix(work.group, known)
+            if len(known) >= length + _WORTH_LOADING or prefix in self._fresh:
+                self._fresh.discard(prefix)
+                yield Load(place.number, prefix)
+                place.held, place.floor = list(known), len(known) if self._whole else 0
+            elif place is best or length < _WORTH_COPYING:
                 kept = length if place is best else 0
                 yield Copy(place.number, place.number, kept)
-                place.held = place.held[:kept]
+                place.held, place.floor = place.held[:kept], place.floor if kept else 0
             elif len(best.held) >= length:
                 yield Copy(best.number, place.number, length)
-                place.held = best.held[:length]
+                place.held, place.floor = best.held[:length], best.floor
             else:
                 yield Copy(place.number, place.number, 0)
-                place.held, place.source = [], (best, length)
+                place.held, place.floor, place.source = [], best.floor, (best, length)
+
+    def _longest_known(self, work: Work) -> tuple[int, ...]:
+        """The longest known prefix of the prompt and of all branches, before the tokens whose logits are wanted."""
+        most = min(work.cut_to, len(work.prompt) - work.logits)
+        fitting = (
+            tokens
+            for tokens in self._known.get(work.group, ())
+            if len(tokens) <= most and work.prompt[: len(tokens)] == tokens
+        )
+        return max(fitting, key=len, default=())
 
     def _shared(self, sequence: _Sequence, work: Work) -> int:
         """Tokens that the work's prompt has in common with a sequence, but for those whose logits are wanted."""
         if not self._share or sequence.group != work.group:
             return 0
-        return min(common(sequence.content, work.prompt), len(work.prompt) - work.logits)
+        length = min(common(sequence.content, work.prompt), len(work.prompt) - work.logits)
+        return length if sequence.floor <= min(length, work.cut_to) else 0
 
     def _worth_admitting(self) -> bool:
         """Whether new prompts are worth a call while others write."""
@@ -262,7 +301,7 @@ class Scheduler:
             if last is None or last.number < gap.number:
                 return
             gap.held, gap.group, gap.work, gap.branch = list(last.held), last.group, last.work, last.branch
-            gap.written, gap.answered = last.written, last.answered
+            gap.written, gap.answered, gap.floor = last.written, last.answered, last.floor
             last.work, last.written = None, None
             if gap.work is not None:
                 self._works[gap.work.id] = gap

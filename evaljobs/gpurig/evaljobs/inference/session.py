@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gpurig.evaljobs.inference.context import Context
+from gpurig.evaljobs.inference.prefixes import Prefixes
 from gpurig.evaljobs.inference.scheduler import Scheduler
 from gpurig.evaljobs.inference.tasks import Task
-from gpurig.evaljobs.inference.works import Row
+from gpurig.evaljobs.inference.works import Copy, Prefix, Row
 from gpurig.evaljobs.llama_vocabulary import ModelFault, RequestFault
 
 T = TypeVar("T")
@@ -39,7 +40,17 @@ class Session(Generic[T]):
         sequences: how many requests are answered at the same time.
     """
 
-    def __init__(self, context: Context, *, sequences: int, batch: int, share: bool, cut: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sequences: int,
+        batch: int,
+        share: bool,
+        cut: bool,
+        whole: bool = False,
+        prefixes: Prefixes | None = None,
+    ) -> None:
         """Begin with no request.
 
         Args:
@@ -48,17 +59,29 @@ class Session(Generic[T]):
             batch: tokens that are computed together, at most.
             share: compute once what prompts have in common.
             cut: the model's memory can be cut.
+            whole: but what was loaded cannot.
+            prefixes: beginnings that are loaded instead of computed; None: there are none.
         """
-        self._context, self.sequences = context, sequences
+        self._context, self.sequences, self._prefixes = context, sequences, prefixes
         self._empty = functools.partial(
-            Scheduler, sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut
+            Scheduler, sequences=sequences, cells=context.cells, batch=batch, share=share, cut=cut, whole=whole
         )
         self._scheduler = self._empty()
+        self._know(prefixes.known if prefixes is not None else ())
         self._tasks: dict[str, Task[T]] = {}
 
     def __len__(self) -> int:
         """Requests that are not answered yet."""
         return len(self._tasks)
+
+    def expect(self, tasks: Iterable[Task[T]]) -> None:
+        """Say which requests will be added, so that what they share is known before the first is answered."""
+        if self._prefixes is not None:
+            self._know(self._prefixes.expect(task.work for task in tasks))
+
+    def _know(self, prefixes: Iterable[Prefix]) -> None:
+        for prefix in prefixes:
+            self._scheduler.know(prefix)
 
     def add(self, task: Task[T]) -> None:
         """Let a request wait for its turn.
@@ -67,6 +90,9 @@ class Session(Generic[T]):
             ValueError: it needs more cells than a sequence has, or its id is not unique.
         """
         self._scheduler.add(task.work)
+        if self._prefixes is not None:
+            for prefix in self._prefixes.notice(task.work):
+                self._scheduler.know(prefix, fresh=True)
         self._tasks[task.work.id] = task
 
     def cancel(self, request: str) -> None:
@@ -94,6 +120,11 @@ class Session(Generic[T]):
                 raise AssertionError("requests wait, and nothing is to be computed")
             return []
         started = time.monotonic()
+        for change in step.copies:
+            if isinstance(change, Copy):
+                self._context.copy(change)
+            elif self._prefixes is not None:
+                self._prefixes.fill(change)
         logits = self._context.compute(step)
         self._charge(step.rows, time.monotonic() - started)
         done: list[Ended[T]] = []
@@ -113,6 +144,7 @@ class Session(Generic[T]):
         """What is in the cells is spoilt, and may have been copied already: the others are computed anew."""
         self._context.clear()
         self._scheduler = self._empty()
+        self._know(self._prefixes.known if self._prefixes is not None else ())
         for task in self._tasks.values():
             task.restart()
             self._scheduler.add(task.work)

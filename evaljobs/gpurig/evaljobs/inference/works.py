@@ -50,6 +50,11 @@ class Work:
         longest = max((branch.start + len(branch.tokens) for branch in self.branches), default=0)
         return max(len(self.prompt) + self.room, longest)
 
+    @property
+    def cut_to(self) -> int:
+        """The fewest tokens of its prompt that its sequence is cut to while it is worked on."""
+        return min((branch.start for branch in self.branches), default=len(self.prompt))
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -61,6 +66,27 @@ class Copy:
     source: int
     target: int
     keep: int
+
+
+@dataclass(frozen=True, order=True)
+class Prefix:
+    """A beginning of prompts that is kept beyond the run.
+
+    Attributes:
+        group: what it is computed with.
+        tokens: at least one.
+    """
+
+    group: Group
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Sequence `target` comes to hold a prefix and nothing else, as it was kept, or computed alone."""
+
+    target: int
+    prefix: Prefix
 
 
 @dataclass(frozen=True)
@@ -93,12 +119,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of llama_decode, after the copies; rows by ascending sequence, equally long with their padding.
+    """One call of llama_decode, after the copies and loads; rows by ascending sequence, equally long when padded.
 
     Attributes:
         group: of all its works.
     """
 
-    copies: tuple[Copy, ...]
+    copies: tuple[Copy | Load, ...]
     rows: tuple[Row, ...]
     group: Group = ()
