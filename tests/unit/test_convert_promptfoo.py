@@ -183,6 +183,13 @@ CASES: list[tuple[dict[str, Any], Any]] = [
     ({"type": "not-starts-with", "value": "a.b"}, {"regex": {"pattern": r"\Aa\.b", "expect": False}}),
     ({"type": "is-json"}, {"json": {"extract": "whole"}}),
     ({"type": "contains-json"}, "json"),
+    ({"type": "latency", "threshold": 1500}, {"latency": 1.5}),
+    (
+        {"type": "levenshtein", "threshold": 2, "value": "abcdefghij"},
+        {"edit-distance": {"threshold": 0.8, "reference": "abcdefghij"}},
+    ),
+    ({"type": "bleu", "value": "a b"}, {"bleu": {"threshold": 0.5, "reference": "a b"}}),
+    ({"type": "rouge-n", "value": "a b", "threshold": 0.6}, {"rouge-l": {"threshold": 0.6, "reference": "a b"}}),
     ({"type": "word-count", "value": {"min": 2, "max": 4}}, {"length": {"min": 2, "max": 4, "unit": "words"}}),
 ]
 
@@ -203,6 +210,8 @@ def test_an_assertion_is_the_check_that_means_the_same(assertion: dict[str, Any]
         {"type": "javascript", "value": "x"},
         {"type": "not-contains-all", "value": ["x"]},
         {"type": "not-equals", "value": "x"},
+        {"type": "latency"},
+        {"type": "bleu", "value": "x", "threshold": "high"},
         {"type": "equals", "value": {"a": 1}},
         {"type": "contains", "value": ""},
         {"type": "contains", "value": "file://x.txt"},

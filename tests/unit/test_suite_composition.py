@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.suites.suite import Suite, load_suite
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 MAIN = """\
 version: 1
@@ -198,3 +201,38 @@ def test_what_is_probably_not_meant_is_a_warning_and_no_mistake(tmp_path: Path, 
     (warning,) = suite_of(tmp_path, text).warnings
     assert says in warning
     assert warning.startswith(f"{tmp_path}/suite.yaml:")
+
+
+VARS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9), max_size=4)
+PARTS = st.lists(st.tuples(st.lists(st.sampled_from(["yaml", "json"]), max_size=3), VARS), min_size=1, max_size=5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(PARTS, st.data())
+def test_a_suite_in_pieces_is_the_suite_in_one(
+    tmp_path: Path, parts: list[tuple[list[str], dict[str, int]]], data: st.DataObject
+) -> None:
+    """However it is cut and nested: lists are joined in order, and of a key the last piece wins."""
+    head = {"version": 1, "name": "demo", "generator": {"model": "m"}}
+    pieces = [
+        {"checks": checks, "vars": values, "samples": [{"id": f"s{number}", "input": "x"}]}
+        for number, (checks, values) in enumerate(parts)
+    ]
+    whole = {
+        "checks": [check for checks, _ in parts for check in checks],
+        "vars": {name: value for _, values in parts for name, value in values.items()},
+        "samples": [sample for piece in pieces for sample in piece["samples"]],
+    }
+    one, several = tmp_path / "one", tmp_path / "several"
+    for folder in (one, several):
+        folder.mkdir(exist_ok=True)
+    (one / "suite.yaml").write_text(yaml.safe_dump({**head, **whole}))
+    # Each piece is included by the suite itself, or by the piece after it.
+    waiting: list[str] = []
+    for number, piece in enumerate(pieces[:-1]):
+        name = f"p{number}.yaml"
+        nested = waiting if data.draw(st.booleans()) else []
+        (several / name).write_text(yaml.safe_dump({**piece, "include": list(nested)}))
+        waiting = [name] if nested is waiting and waiting else [*waiting, name]
+    (several / "suite.yaml").write_text(yaml.safe_dump({**head, **pieces[-1], "include": waiting}))
+    assert load_suite(one).sha256 == load_suite(several).sha256

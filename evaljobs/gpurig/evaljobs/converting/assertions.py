@@ -69,7 +69,7 @@ def convert_assertion(given: Mapping[str, Any]) -> Converted:
         if not made.rubric:
             raise NoCheckError("it has no value")
     else:
-        name, parameters = _parameters(_Given(kind, value, made.notes))
+        name, parameters = _parameters(_Given(kind, value, given.get("threshold"), made.notes))
         weight = given.get("weight")
         if isinstance(weight, int | float) and weight != 1:
             parameters["weight"] = weight
@@ -101,6 +101,7 @@ class _Given:
 
     kind: str
     value: Any
+    threshold: Any
     notes: list[str]
 
 
@@ -159,6 +160,30 @@ def _words(given: _Given) -> tuple[str, dict[str, Any]]:
     raise NoCheckError("its value is neither a number nor {min, max}")
 
 
+def _latency(given: _Given) -> tuple[str, dict[str, Any]]:
+    """Promptfoo counts milliseconds from asking to answering; the check what an answer cost of the computing."""
+    given.notes.append("it counts an answer's share of the computing, not the time that it took with others")
+    return "latency", {"seconds": _number(given.threshold) / 1000}
+
+
+def _edits(given: _Given) -> tuple[str, dict[str, Any]]:
+    """Promptfoo's threshold is a number of edits, the check's a share of the longer text."""
+    reference = _text(given.value)
+    edits = 5.0 if given.threshold is None else _number(given.threshold)
+    given.notes.append(f"up to {edits:g} edits became a share of the reference's length")
+    return "edit-distance", {"threshold": max(0.0, 1 - edits / len(reference)), "reference": reference}
+
+
+def _overlap(given: _Given) -> tuple[str, dict[str, Any]]:
+    threshold = 0.75 if given.threshold is None and given.kind == "rouge-n" else given.threshold
+    threshold = 0.5 if threshold is None else threshold
+    name = given.kind
+    if name == "rouge-n":
+        name = "rouge-l"
+        given.notes.append("ROUGE-N became ROUGE-L: the longest common subsequence, not common words")
+    return name, {"threshold": _number(threshold), "reference": _texts(given.value)}
+
+
 # That none of several texts is there is what `not-contains` says of them, so `not-contains-any` meets it and
 # `not-contains-all` does not.
 _CONVERTERS: Mapping[str, Callable[[_Given], tuple[str, dict[str, Any]]]] = {
@@ -172,6 +197,10 @@ _CONVERTERS: Mapping[str, Callable[[_Given], tuple[str, dict[str, Any]]]] = {
     "is-json": _json,
     "contains-json": _json,
     "word-count": _words,
+    "latency": _latency,
+    "levenshtein": _edits,
+    "bleu": _overlap,
+    "rouge-n": _overlap,
 }
 _KNOWN = (
     *("equals", "contains", "icontains", *_LISTS, "regex", "starts-with", "is-json", "contains-json", "word-count"),
@@ -188,6 +217,12 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return json.dumps(value)
     raise NoCheckError("its value is no text")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise NoCheckError("its threshold is no number")
 
 
 def _texts(value: Any) -> Any:
