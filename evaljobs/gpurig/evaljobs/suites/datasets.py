@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 from gpurig.common.errors import InputError
 from gpurig.common.files import read_bytes
 from gpurig.evaljobs.suites.composition import Origin, Problem, field_text, unreadable
+from gpurig.evaljobs.suites.fields import CheckEntry, Name, NonEmpty, Scalar, Strict
 from gpurig.evaljobs.suites.source import Location, Source, read_source
-from gpurig.evaljobs.suites.suite import CheckEntry, Name, NonEmpty, Scalar, Strict
 from gpurig.evaljobs.suites.wording import in_words, meant
 
 # 10,000 samples of 25 kB each.

@@ -18,7 +18,8 @@ from pydantic.json_schema import models_json_schema
 from gpurig.evaljobs.checks import CHECKS
 from gpurig.evaljobs.checks.kind import Check
 from gpurig.evaljobs.suites.datasets import DatasetSpec
-from gpurig.evaljobs.suites.suite import EpochsSpec, SuiteFile
+from gpurig.evaljobs.suites.epochs import EpochsSpec
+from gpurig.evaljobs.suites.suite import SuiteFile
 
 _REF = "#/definitions/{model}"
 _ATTRIBUTE = re.compile(r"^    ([a-z_]+(?:, [a-z_]+)*): (.*)$")

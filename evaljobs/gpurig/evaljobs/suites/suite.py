@@ -10,25 +10,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.checks import CheckSpec, parse_check
+from gpurig.evaljobs.checks import CheckSpec
 from gpurig.evaljobs.records import Sampling
-from gpurig.evaljobs.statistics.reducers import Reducer, parse_reducer
-from gpurig.evaljobs.suites.library import Library, PromptText, prompt_ref
-from gpurig.evaljobs.suites.template import GENERATOR_NAMES, GRADER_NAMES, TemplateFault, check_template
+from gpurig.evaljobs.suites.epochs import ONE_EPOCH, Epochs
+from gpurig.evaljobs.suites.fields import (
+    CheckEntry,
+    GeneratorPrompt,
+    GraderPrompt,
+    Name,
+    NonEmpty,
+    Probability,
+    SampleId,
+    Scalar,
+    Strict,
+    Weight,
+)
 
 SUITE_VERSION: Literal[1] = 1
 
@@ -44,66 +47,6 @@ GATE_METRICS = (
     "score_mean",
     "tokens_per_second",
 )
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-SampleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+-]{0,199}$")]
-NonEmpty = Annotated[str, StringConstraints(min_length=1)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0, le=1e6)]
-# What is "defined" in a JSON Schema is so in schema.py.
-CheckEntry = Annotated[
-    CheckSpec,
-    PlainValidator(parse_check),
-    PlainSerializer(lambda spec: spec.as_data),
-    WithJsonSchema({"defined": "Check"}),
-]
-
-
-def _scalar(value: object) -> str | float | bool:
-    if isinstance(value, str | int | float):
-        return value
-    raise ValueError("must be text, a number, true or false")
-
-
-Scalar = Annotated[
-    str | int | float | bool, PlainValidator(_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
-]
-
-
-def _template(names: tuple[str, ...]) -> PlainValidator:
-    """Reads a prompt, a text or one of the library, which may use `names` and what it declares itself.
-
-    The context's "library" (`Library`) is where prompts are looked for.
-    """
-
-    def read(value: object, info: ValidationInfo) -> str:
-        if isinstance(value, str):
-            prompt = PromptText(value)
-        elif isinstance(value, dict) and isinstance(info.context, Library):
-            prompt = info.context.prompt(value)
-        else:
-            raise TemplateFault("must be the template's text, {file: …} or {name: …}")
-        check_template(prompt, (*names, *prompt.variables))
-        return prompt
-
-    return PlainValidator(read)
-
-
-def _written_prompt(prompt: str) -> object:
-    """The text; one of the library also with its name and version."""
-    ref = prompt_ref(prompt)
-    return str(prompt) if ref is None else {"text": str(prompt), "name": ref.name, "version": ref.version}
-
-
-_PROMPT_SCHEMA = WithJsonSchema({"defined": "Prompt"})
-GeneratorPrompt = Annotated[str, _template(GENERATOR_NAMES), PlainSerializer(_written_prompt), _PROMPT_SCHEMA]
-GraderPrompt = Annotated[str, _template(GRADER_NAMES), PlainSerializer(_written_prompt), _PROMPT_SCHEMA]
-
-
-class Strict(BaseModel):
-    """A part of a suite: no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SamplingSpec(Sampling):
@@ -237,46 +180,6 @@ class GateRuleSpec(Strict):
         return self
 
 
-def _reducer(text: str) -> str:
-    parse_reducer(text)
-    return text
-
-
-class EpochsSpec(Strict):
-    """How often every sample is asked, and what the answers come to.
-
-    Attributes:
-        reduce: "mean", "pass@K", "pass^K" or "at-least-K" (`statistics.reducers`).
-    """
-
-    n: int = Field(default=1, ge=1, le=1000)
-    reduce: Annotated[str, AfterValidator(_reducer)] = "mean"
-
-    @property
-    def reducer(self) -> Reducer:
-        """What makes one value of a sample's epochs."""
-        return parse_reducer(self.reduce)
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if self.reducer.k > self.n:
-            raise ValueError(f'reduce: "{self.reduce}" needs at least {self.reducer.k} epochs, and n is {self.n}')
-        return self
-
-
-def _epochs(value: object) -> object:
-    """`epochs: 5` is short for `epochs: {n: 5}`."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return {"n": value}
-    if isinstance(value, dict):
-        return value
-    raise ValueError("must be a whole number, or a mapping such as {n: 5, reduce: mean}")
-
-
-_ONE_EPOCH = EpochsSpec()
-_EPOCHS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, {"defined": "EpochsSpec"}]}
-
-
 class SampleDefaults(Strict):
     """What a sample has where it does not say otherwise; the tags are added to its own."""
 
@@ -316,9 +219,7 @@ class SuiteFile(Strict):
     generator: GeneratorSpec | None = None
     # What was not in the first suites is left out of their hash: it stays what it was.
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict, exclude_if=lambda names: not names)
-    epochs: Annotated[EpochsSpec, BeforeValidator(_epochs), WithJsonSchema(_EPOCHS_SCHEMA)] = Field(
-        default=_ONE_EPOCH, exclude_if=lambda epochs: epochs == _ONE_EPOCH
-    )
+    epochs: Epochs = Field(default=ONE_EPOCH, exclude_if=lambda epochs: epochs == ONE_EPOCH)
     vars: dict[Name, Scalar] = Field(default_factory=dict, exclude_if=lambda values: not values)
     defaults: DefaultsSpec = Field(default=_NO_DEFAULTS, exclude_if=lambda defaults: defaults == _NO_DEFAULTS)
     threshold: Probability | None = Field(default=None, exclude_if=lambda value: value is None)
