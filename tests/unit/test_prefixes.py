@@ -145,7 +145,7 @@ def test_the_least_recently_used_states_go_and_those_of_this_run_stay(tmp_path: 
     second.write(prefix(9), bytes(1000))
     second.write(prefix(10), bytes(1000))
     assert second.full
-    assert said == [f"prefix cache {tmp_path}: its limit of 0.0 GB is reached; more is not kept"]
+    assert said == [f"prefix cache {tmp_path}: its limit of 0.0 GiB is reached; more is not kept"]
     assert set(second.stored()) == {prefix(1), prefix(7), prefix(8)}
     second.write(prefix(8), bytes(1000))
     assert len(list(tmp_path.iterdir())) == 3

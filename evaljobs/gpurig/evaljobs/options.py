@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from gpurig.evaljobs.suites.selection import EVERYTHING, Selection, Shard
 
 if TYPE_CHECKING:
     from gpurig.common.models.resolving import Search
+    from gpurig.evaljobs.engine import PrefixSettings
     from gpurig.evaljobs.stages import RunSettings
 
 _SUITE = click.argument("suite", type=click.Path(path_type=Path))
@@ -121,6 +123,23 @@ _MODEL_OPTIONS = (
         is_flag=True,
         help="One sample after the other: the same bytes in every run, whatever else the run has.",
     ),
+    click.option(
+        "--prefix-cache",
+        "prefix_cache",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="GPURIG_PREFIX_CACHE",
+        show_envvar=True,
+        help="A folder of this project's own that keeps what prompts begin with, computed, for the next run.",
+    ),
+    click.option(
+        "--prefix-cache-limit",
+        "prefix_limit_gib",
+        type=click.FloatRange(min=0, min_open=True, max=2**20),
+        default=4.0,
+        show_default=True,
+        metavar="GIB",
+        help="Of that folder; what was used least recently goes.",
+    ),
 )
 
 
@@ -136,6 +155,8 @@ class ModelOptions:
         threads: CPU threads; None for all that there are.
         parallel: samples that are answered at the same time; None for as many as pay.
         exact: one after the other.
+        prefix_cache: the folder for prompts' beginnings; None for none.
+        prefix_limit_gib: what it may hold.
     """
 
     folders: tuple[Path, ...] = ()
@@ -146,6 +167,19 @@ class ModelOptions:
     threads: int | None = None
     parallel: int | None = None
     exact: bool = False
+    prefix_cache: Path | None = None
+    prefix_limit_gib: float = 4.0
+
+    def prefixes(self) -> PrefixSettings | None:
+        """Where prompts' beginnings are kept between runs."""
+        from gpurig.evaljobs.engine import PrefixSettings  # noqa: PLC0415 - heavy
+
+        if self.prefix_cache is None:
+            return None
+        if self.exact:
+            _say("the prefix cache is not used with --exact")
+            return None
+        return PrefixSettings(self.prefix_cache, int(self.prefix_limit_gib * 2**30), _say)
 
     def search(self) -> Search:
         """Where a suite's models are looked for."""
@@ -192,7 +226,13 @@ class StageOptions:
             threads=self.models.threads,
             parallel=self.models.parallel,
             exact=self.models.exact,
+            prefixes=self.models.prefixes(),
         )
+
+
+def _say(line: str) -> None:
+    """Tell a person; a progress bar that stands in the line is drawn again below."""
+    click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + harmless(line), err=True)
 
 
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -200,6 +200,8 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
             "--max-prompt-tokens and --max-tokens are for a server that writes",
             hint="--context bounds an embedded text",
         )
+    if options["embeddings"] and models.prefix_cache:
+        raise InputError("--prefix-cache is for a server that writes", hint="leave it out")
     if options["embeddings"] and options["adapters"]:
         raise InputError("--adapter is for a server that writes", hint="leave --adapter or --embeddings out")
     search = models.search()

@@ -94,7 +94,7 @@ class PrefixStore:
         size = len(body) + _DIGEST_BYTES
         if not self._make_room(size, path.name):
             self.full = True
-            self._say("full", f"its limit of {self._settings.limit_bytes / 1e9:.1f} GB is reached; more is not kept")
+            self._say("full", f"its limit of {self._settings.limit_bytes / 2**30:.1f} GiB is reached; more is not kept")
             return
         try:
             # A power cut may leave it damaged: that is found out, and costs computing it again.

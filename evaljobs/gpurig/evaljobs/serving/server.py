@@ -86,7 +86,11 @@ class Server:
         self.context = context_size(model, options.context)
         self._template = ChatTemplate(model.gguf, _template(options.template) if options.template else "")
         settings = EngineSettings(
-            self.context, thread_count(model, models.threads), parallel=models.parallel, exact=models.exact
+            self.context,
+            thread_count(model, models.threads),
+            parallel=models.parallel,
+            exact=models.exact,
+            prefixes=models.prefixes(),
         )
         self._worker: Worker | EmbeddingWorker
         if options.embeddings:

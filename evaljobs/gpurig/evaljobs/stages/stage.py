@@ -17,6 +17,7 @@ from gpurig.evaljobs.engine import (
     Completion,
     EngineProvider,
     EngineSettings,
+    PrefixSettings,
     Request,
     answered_with_probe,
     thread_count,
@@ -42,6 +43,7 @@ class RunSettings:
         threads: CPU threads of the engine; by the model's size where None.
         parallel: trials that are answered at the same time, at most; the engine's choice where None.
         exact: one trial after the other.
+        prefixes: where prompts' beginnings are kept between runs; nowhere where None.
         stream: where progress goes; standard error where None.
     """
 
@@ -53,6 +55,7 @@ class RunSettings:
     threads: int | None = None
     parallel: int | None = None
     exact: bool = False
+    prefixes: PrefixSettings | None = None
     stream: TextIO | None = None
 
 
@@ -127,7 +130,13 @@ def answers_to(
     settings: RunSettings, model: ModelFile, context: int, requests: Sequence[Request]
 ) -> Iterator[Completion]:
     """Load the model, answer the requests, free the model."""
-    how = EngineSettings(context, thread_count(model, settings.threads), settings.parallel, settings.exact)
+    how = EngineSettings(
+        context,
+        thread_count(model, settings.threads),
+        parallel=settings.parallel,
+        exact=settings.exact,
+        prefixes=settings.prefixes,
+    )
     with settings.provider.open(model, how) as engine:
         yield from answered_with_probe(engine, requests)
 
