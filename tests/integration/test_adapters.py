@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gpurig.common.errors import InputError
+from gpurig.common.gguf import read_gguf
 from gpurig.common.models.resolving import Search
 from gpurig.evaljobs.adapters import open_adapter, with_adapters
 from gpurig.evaljobs.engine import Completion, EngineSettings, Request
@@ -16,6 +18,10 @@ from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.llama import LlamaProvider
 from gpurig.evaljobs.models import AdapterFile, ModelFile, open_model
 from gpurig.evaljobs.records import AdapterRef, Sampling
+from gpurig.images.memory.forecast import forecast
+from gpurig.images.memory.forecast import model_of as model_of_header
+from gpurig.images.memory.settings import LoadSettings
+from standins.llama_words import llama_log
 from standins.tiny_gguf import write_tiny_gguf
 from standins.tiny_lora import TARGETS, write_lora, write_merged
 from standins.tiny_shapes import tiny_shapes, write_random
@@ -209,6 +215,22 @@ def test_a_wrong_adapter_is_refused_with_one_line_before_anything_is_loaded(base
     one = adapter_of(write_lora(tmp_path / "h.gguf", base))
     with pytest.raises(InputError, match="is the same file as"):
         with_adapters(model, [one, one])
+
+
+def test_a_forecast_counts_what_llama_cpp_allocates_for_an_adapter(base: Path, loras: dict[str, Path]) -> None:
+    import llama_cpp
+
+    model = llama_cpp.llama_model_load_from_file(str(base).encode(), llama_cpp.llama_model_default_params())
+    with llama_log() as lines:
+        assert llama_cpp.llama_adapter_lora_init(model, str(loras["other"]).encode())
+    llama_cpp.llama_model_free(model)
+    told = re.findall(r"LoRA buffer size = +([0-9.]+) MiB", "".join(lines))
+    plain, adapted = (
+        forecast(model_of_header(read_gguf(base), adapters), LoadSettings(gpus=0, gpu_layers=0)).host.weights
+        for adapters in ([], [read_gguf(loras["other"])])
+    )
+    assert adapted - plain == pytest.approx(sum(map(float, told)) * 2**20, abs=0.01 * 2**20)
+    assert adapted > plain
 
 
 def test_what_llama_cpp_refuses_is_told_by_the_trial_load(base: Path, tmp_path: Path) -> None:

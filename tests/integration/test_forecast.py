@@ -20,6 +20,7 @@ from gpurig.images.memory.quantizations import LADDER, tensor_kinds
 from gpurig.images.memory.verdict import file_bytes
 from gpurig.runner.__main__ import cli
 from standins.forecast_matrix import Row, forecast_figures, measure_model
+from standins.llama_words import llama_log
 from standins.model_shapes import published_shapes, write_shape
 from standins.tiny_gguf import write_tiny_gguf
 
@@ -55,20 +56,8 @@ _FTYPES = {"F16": 1, "Q8_0": 7, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M"
 @pytest.fixture
 def log() -> Iterator[list[str]]:
     """What llama.cpp says, which goes to a list for the time of a test."""
-    import llama_cpp
-
-    lines: list[str] = []
-
-    @llama_cpp.llama_log_callback
-    def keep(_level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        lines.append(text.decode(errors="replace"))
-
-    # Others in this process read llama.cpp's errors there.
-    before, data = type(keep)(), ctypes.c_void_p()
-    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(data))
-    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
-    yield lines
-    llama_cpp.llama_log_set(before, data)
+    with llama_log() as lines:
+        yield lines
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "mixtral-8x7b", "qwen2.5-0.5b", "phi-3-mini", "granite-4.0-h-micro"])

@@ -47,6 +47,26 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_served(tmp_path_factory.mktemp("served") / "tiny.gguf")
 
 
+def test_beginnings_are_kept_for_the_servers_next_start(path: Path) -> None:
+    folder = path.with_name("kept")
+    ask = f"""
+import json, os, urllib.request
+for text in ("ab", "cd"):
+    body = {{"model": "tiny", "prompt": {"q v w z k " * 40!r} + text, "max_tokens": 4, "temperature": 0}}
+    headers = {{"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}}
+    url = os.environ["OPENAI_BASE_URL"] + "/completions"
+    asked = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    print(json.loads(urllib.request.urlopen(asked).read())["choices"][0]["text"].encode())
+"""
+    words = (str(path), "--name", "tiny", "--prefix-cache", str(folder), "--", sys.executable, "-c", ask)
+    first, second = with_model(*words), with_model(*words)
+    assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
+    assert first.stdout == second.stdout
+    assert first.stderr.startswith("prompts' beginnings: 0 tokens loaded, ")
+    assert second.stderr.endswith(" tokens loaded, 0 computed\n")
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_adapters_are_served_beside_the_model(path: Path) -> None:
     lora = write_lora(path.with_name("lora.gguf"), path)
     adapters = ("--adapter", f"style={lora}", "--adapter", f"weak={lora}:0.5")
@@ -87,6 +107,10 @@ def test_a_command_finds_the_server_and_its_exit_code_is_passed_on(path: Path) -
         (["{path}", "--adapter", "a={path}:0.5", "--", "true"], 2, "is no LoRA adapter, but a model"),
         (["{path}", "--adapter", "a=./none.gguf", "--", "true"], 2, "there is no model file"),
         (["{path}", "--adapter", "a={path}", "--embeddings", "--", "true"], 2, "for a server that writes"),
+        (["{path}", "--prefix-cache", "{path}.kept", "--embeddings", "--", "true"], 2, "for a server that writes"),
+        (["{path}", "--prefix-cache", "{path}", "--", "true"], 2, "is a file"),
+        (["{path}", "--prefix-cache", "{path}/x", "--", "true"], 4, "cannot write"),
+        (["{path}", "--prefix-cache", "x", "--prefix-cache-limit", "0", "--", "true"], 2, "--prefix-cache-limit"),
         (["{path}", "--embeddings", "--max-tokens", "3", "--", "true"], 2, "for a server that writes"),
     ],
 )

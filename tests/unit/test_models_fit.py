@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from gpurig.common.command import run_command
 from gpurig.common.errors import EXIT_OK, EXIT_PREREQUISITE, EXIT_USAGE
+from gpurig.common.gguf import read_gguf
 from gpurig.provisioning.facts import Gpu, HostFacts
 from gpurig.runner.__main__ import cli
 from gpurig.runner.commands.models_fit_view import SCHEMA
 from gpurig.runner.fit import own_card
 from standins.model_shapes import published_shapes, write_shape
+from standins.tiny_gguf import write_tiny_gguf
+from standins.tiny_lora import write_lora
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -39,6 +42,43 @@ def test_the_answer_fits_in_80_columns(name: str, card: str, folder: Path, capsy
     assert [line for line in shown.splitlines() if len(line) > 80] == []
     assert re.search(r"^verdict +(fits|does not fit)", shown, re.MULTILINE)
     assert "tags for a job" in shown
+
+
+def test_an_adapter_counts_where_the_matrices_are_that_it_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_tiny_gguf(tmp_path / "base.gguf", width=64)
+    targets = ("token_embd.weight", "blk.0.attn_q.weight", "blk.1.ffn_down.weight", "output.weight")
+    lora = write_lora(tmp_path / "lora.gguf", base, rank=32, targets=targets)
+
+    def weights(*more: str) -> tuple[int, int]:
+        assert fit(tmp_path, "base", "--vram", "8GB", "--json", *more) == EXIT_OK
+        document = json.loads(capsys.readouterr().out)
+        assert document["adapters"] == [word for word in more if word.endswith(".gguf")]
+        return document["forecast"]["gpus"][0]["weights"], document["forecast"]["host"]["weights"]
+
+    sizes = {tensor.name: tensor.size_bytes or 0 for tensor in read_gguf(lora).tensors}
+    embedding = sum(size for name, size in sizes.items() if name.startswith("token_embd"))
+    (gpu, host), (more_gpu, more_host) = weights(), weights("--adapter", str(lora))
+    assert (more_gpu - gpu, more_host - host) == (sum(sizes.values()) - embedding, embedding)
+    assert weights("--adapter", str(lora), "--gpu-layers", "1")[0] - weights("--gpu-layers", "1")[0] == sum(
+        size for name, size in sizes.items() if name.startswith("output")
+    )
+    assert fit(tmp_path, "base", "--vram", "8GB", "--adapter", str(lora)) == EXIT_OK
+    assert ", with 1 adapter" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [({"general.architecture": "qwen2"}, "is for qwen2 models, this is llama"), ({"adapter.type": None}, "is no LoRA")],
+)
+def test_an_adapter_that_cannot_be_is_refused(
+    metadata: dict[str, str | None], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_tiny_gguf(tmp_path / "base.gguf")
+    lora = write_lora(tmp_path / "lora.gguf", base, more=metadata)
+    assert fit(tmp_path, "base", "--vram", "8GB", "--adapter", str(lora)) == EXIT_USAGE
+    assert said in capsys.readouterr().err
 
 
 def test_the_answers_for_a_card_name_layers_context_quantization_and_tag(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
+from gpurig.common.gguf import read_gguf
 from gpurig.common.process import run
 from gpurig.images.memory.cards import Card, parse_card
 from gpurig.images.memory.forecast import Forecast, Memory, Model, forecast, model_of
@@ -39,6 +40,7 @@ class Wish:
         exact: llama.cpp is asked: yes, no, or where it can be.
         paths: where the box's models are, which a name may mean.
         catalogues: more models by name.
+        adapters: files of LoRA adapters that are loaded with it.
     """
 
     model: str
@@ -48,11 +50,12 @@ class Wish:
     exact: bool | None
     paths: Paths
     catalogues: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Exact:
-    """What llama.cpp itself would allocate: on the GPUs, the fullest one, and on the CPU."""
+    """What llama.cpp itself would allocate, adapters not counted: on the GPUs, the fullest one, and on the CPU."""
 
     gpu: Memory
     host: Memory
@@ -88,7 +91,7 @@ def fit_model(wish: Wish) -> Fit:
     """
     card = parse_card(wish.vram) if wish.vram is not None else None
     found = find_header(wish.model, paths=wish.paths, environ=os.environ, catalogues=wish.catalogues)
-    model = model_of(found.gguf)
+    model = model_of(found.gguf, [read_gguf(adapter) for adapter in wish.adapters])
     settings = wish.settings
     if wish.own_context:
         settings = settings.with_context(min(JOB_CONTEXT, model.sizes.context or JOB_CONTEXT) * settings.parallel)
@@ -107,6 +110,7 @@ def fit_model(wish: Wish) -> Fit:
     try:
         if wish.exact is not False:
             exact = ask_llama(found, settings, card)
+            notes += ["llama.cpp's own figures are without the adapters"] if model.adapters else []
     except ApplianceError as error:
         if wish.exact:
             raise

@@ -39,7 +39,7 @@ def sequences_for(
 
     Args:
         api: the module llama_cpp.
-        model: it is loaded already: its weights are not counted.
+        model: it is loaded already, with its adapters: what they take is no longer free.
         wanted: sequences.
         cells: of each.
         batch: tokens that are computed together.

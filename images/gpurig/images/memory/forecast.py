@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gpurig.common.errors import InputError
 from gpurig.common.gguf import Gguf
 from gpurig.images.memory.architectures import MEASURED
 from gpurig.images.memory.cache import cache_by_device
@@ -11,7 +13,7 @@ from gpurig.images.memory.compute import compute_buffers, uses_flash_attention
 from gpurig.images.memory.hyperparameters import Hyperparameters, read_hyperparameters
 from gpurig.images.memory.placement import HOST, place
 from gpurig.images.memory.settings import LoadSettings
-from gpurig.images.memory.weights import largest_on_host, weights_by_device
+from gpurig.images.memory.weights import adapter_by_device, largest_on_host, weights_by_device
 
 _F32 = 4
 
@@ -21,7 +23,7 @@ class Memory:
     """Bytes on one device.
 
     Attributes:
-        weights: of the model.
+        weights: of the model and its adapters.
         cache: keys, values and recurrent states.
         compute: temporary tensors.
         output: logits that are handed out; always on the CPU.
@@ -78,19 +80,31 @@ class Model:
     Attributes:
         gguf: the header; of a split model with the tensors of all parts.
         sizes: what it says of the model.
+        adapters: the headers of LoRA adapters that are loaded with it.
     """
 
     gguf: Gguf
     sizes: Hyperparameters
+    adapters: tuple[Gguf, ...] = ()
 
 
-def model_of(gguf: Gguf) -> Model:
+def model_of(gguf: Gguf, adapters: Sequence[Gguf] = ()) -> Model:
     """Read what forecasts need.
 
     Raises:
-        InputError: the header says nonsense, or is none of a language model.
+        InputError: the header says nonsense, or is none of a language model; an adapter is none, or for another model.
     """
-    return Model(gguf, read_hyperparameters(gguf))
+    for adapter in adapters:
+        if adapter.metadata.get("general.type") != "adapter" or adapter.metadata.get("adapter.type") != "lora":
+            raise InputError(
+                f"{adapter.source} is no LoRA adapter", hint="--adapter takes what convert_lora_to_gguf.py made"
+            )
+        if adapter.architecture != gguf.architecture:
+            raise InputError(
+                f"the adapter {adapter.source} is for {adapter.architecture} models, this is {gguf.architecture}",
+                hint="an adapter works with the model that it was trained on",
+            )
+    return Model(gguf, read_hyperparameters(gguf), tuple(adapters))
 
 
 def forecast(model: Model, settings: LoadSettings) -> Forecast:
@@ -103,6 +117,9 @@ def forecast(model: Model, settings: LoadSettings) -> Forecast:
     placement = place(len(sizes.layers), settings)
     flash = uses_flash_attention(sizes, settings, on_gpu=placement.gpus > 0)
     weights = weights_by_device(tensors, name, placement)
+    for adapter in model.adapters:
+        for device, size in adapter_by_device(adapter.tensors, name, placement).items():
+            weights[device] += size
     cache = cache_by_device(sizes, settings, placement, flash=flash)
     borrowed = largest_on_host(tensors, name, placement)
     compute = compute_buffers(sizes, settings, placement, flash=flash, borrowed=borrowed)

@@ -44,6 +44,21 @@ def weights_by_device(tensors: Sequence[Tensor], architecture: str, placement: P
     return sizes
 
 
+def adapter_by_device(tensors: Sequence[Tensor], architecture: str, placement: Placement) -> dict[int, int]:
+    """Bytes of a LoRA adapter by device: each of its matrices lies beside the one that it changes (llama-adapter.cpp).
+
+    Raises:
+        InputError: a tensor's type is newer than this program.
+    """
+    sizes = dict.fromkeys((HOST, *range(placement.gpus)), 0)
+    for tensor in tensors:
+        name = tensor.name.removesuffix(".lora_a").removesuffix(".lora_b")
+        if name != tensor.name:
+            device = _device(name, architecture, placement)
+            sizes[device] += tensor_bytes(tensor, on_host=device == HOST)
+    return sizes
+
+
 @dataclass(frozen=True)
 class Borrowed:
     """Bytes of the largest matrix on the CPU of each sort: `down` leads out of a feed-forward block."""

@@ -33,6 +33,13 @@ from gpurig.runner.commands.models_options import catalogue_option
     help="Ask llama.cpp itself too; where left out, if it is installed and the file is here.",
 )
 @catalogue_option
+@click.option(
+    "--adapter",
+    "adapters",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="A LoRA adapter (GGUF) that is loaded with it; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/models.md).")
 @instance_options
 def fit(
@@ -50,6 +57,7 @@ def fit(
     gpu_layers: int | None,
     exact: bool | None,
     catalogues: tuple[Path, ...],
+    adapters: tuple[Path, ...],
     as_json: bool,
     name: str,
     root: Path,
@@ -84,6 +92,7 @@ def fit(
             exact=exact,
             paths=Paths(root, name),
             catalogues=catalogues,
+            adapters=adapters,
         )
     )
     click.echo(json.dumps(view.as_document(found), indent=2) if as_json else view.as_text(found))

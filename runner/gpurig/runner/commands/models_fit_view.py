@@ -30,6 +30,7 @@ def as_document(fit: Fit) -> dict[str, Any]:
         "architecture": sizes.architecture,
         "quantization": quantization(fit.found.gguf),
         "trained_context": sizes.context or None,
+        "adapters": [adapter.source for adapter in fit.model.adapters],
         "settings": asdict(fit.forecast.settings),
         "forecast": _forecast(fit.forecast),
         "exact": {"gpu": _memory(fit.exact.gpu), "host": _memory(fit.exact.host)} if fit.exact else None,
@@ -85,6 +86,8 @@ def _headline(fit: Fit) -> str:
     sizes = fit.model.sizes
     facts = [sizes.architecture, quantization(fit.found.gguf) or "mixed types", _size(fit.found.gguf.size_bytes)]
     facts += [f"trained for {sizes.context} tokens"] if sizes.context else []
+    adapters = fit.model.adapters
+    facts += [f"with {len(adapters)} adapter{'s' if len(adapters) > 1 else ''}"] if adapters else []
     return shorten(harmless(f"{fit.found.name}: {', '.join(facts)}"), _WIDTH)
 
 
