@@ -213,6 +213,10 @@ def test_endless_or_very_deep_yaml_is_an_error(tmp_path: Path, text: str) -> Non
         ("", "must be a mapping"),
         ("a: \x07", "special characters are not allowed"),
         ("!!bool 7: 1", "suite.yaml:"),
+        ('x: "a\\ud800"', r"suite.yaml:1: a\ud800 is no text and no number"),
+        ("x: 1\ny: 1e999", "suite.yaml:2: 1e999 is no text and no number"),
+        ("x: !!float .nan", "suite.yaml:1: .nan is no text and no number"),
+        ("x: !!binary aGk=", "suite.yaml:1: aGk= is no text and no number"),
     ],
 )
 def test_text_that_is_no_suite_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:

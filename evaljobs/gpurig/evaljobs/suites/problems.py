@@ -32,10 +32,10 @@ def validate_suite(path: Path) -> tuple[SuiteFile, tuple[Problem, ...]]:
     data = composed.data
     problems = [*composed.problems]
     found = [*_duplicate_ids(composed), *_generator_missing(data)]
+    named = data.get("prompts")
+    library = Library(path.parent, named if isinstance(named, dict) else {})
     try:
         # Through JSON, because pydantic's strict mode takes lists for tuples there.
-        named = data.get("prompts")
-        library = Library(path.parent, named if isinstance(named, dict) else {})
         suite = SuiteFile.model_validate_json(json.dumps(data), strict=True, context=library)
     except ValidationError as error:
         found += [

@@ -6,6 +6,8 @@ Anchors and aliases work; merge keys (`<<`) do not.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +116,7 @@ def read_source(path: Path) -> Source:
         )
     lines: dict[Location, int] = {}
     try:
-        data = compose_core(read_text(path), lines=lines)
+        data = compose(read_text(path), loader=_CoreLoader, lines=lines, plain=True)
     except YamlProblemError as error:
         raise InputError(f"{path}:{error.line}: {error.reason}", hint="correct that line") from error
     return Source(path=path, data=data, lines=lines)
@@ -126,6 +128,7 @@ def compose(
     loader: type[yaml.SafeLoader] = _BoundedLoader,
     lines: dict[Location, int] | None = None,
     max_values: int = MAX_VALUES,
+    plain: bool = False,
 ) -> Any:
     """The data of one YAML document, dates as text, bounded in depth and in the number of values aliases make of it.
 
@@ -134,6 +137,7 @@ def compose(
         loader: which scalars mean what; by default YAML 1.1's, as GitLab reads them.
         lines: filled with the line of every value.
         max_values: how many values there may be, aliases written out.
+        plain: nothing that JSON does not have: keys become texts, binary values and endless numbers are refused.
 
     Raises:
         YamlProblemError: no YAML, several documents, an unknown tag, a key twice, too deep, too large.
@@ -145,7 +149,7 @@ def compose(
         return (
             None
             if node is None
-            else _Converter(reader, lines if lines is not None else {}, max_values).convert(node, (), 0)
+            else _Converter(reader, lines if lines is not None else {}, max_values, plain=plain).convert(node, (), 0)
         )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -178,8 +182,9 @@ def _line_of(text: str, error: yaml.YAMLError) -> int:
 class _Converter:
     """Turns nodes into plain data, counting every value that an alias repeats."""
 
-    def __init__(self, reader: yaml.SafeLoader, lines: dict[Location, int], max_values: int) -> None:
+    def __init__(self, reader: yaml.SafeLoader, lines: dict[Location, int], max_values: int, *, plain: bool) -> None:
         self._reader = reader
+        self._plain = plain
         self._max_values = max_values
         self._lines = lines
         self._count = 0
@@ -200,7 +205,10 @@ class _Converter:
             return self._mapping(node, location, depth)
         if node.tag == "tag:yaml.org,2002:timestamp":
             return node.value
-        return self._reader.construct_object(node)
+        value = self._reader.construct_object(node)
+        if self._plain and not _is_plain(value):
+            raise _marked(node, f"{_printable(node.value)} is no text and no number that can be used")
+        return value
 
     def _count_one(self, node: Node) -> None:
         self._count += 1
@@ -214,6 +222,8 @@ class _Converter:
             if not isinstance(key_node, ScalarNode):
                 raise _marked(key_node, "a key must be a plain value")
             key = self.convert(key_node, (*location, "?"), depth + 1)
+            if self._plain and not isinstance(key, str):
+                key = json.dumps(key)
             if own and key in written:
                 raise _marked(key_node, f"key {key!r} is there twice, first in line {written[key]}")
             if own:
@@ -243,6 +253,17 @@ class _Converter:
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
                 yield key, value, True
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a scalar, and UTF-8 too: half of a surrogate pair is no text."""
+    if isinstance(value, str) and not value.isascii():
+        return value.isprintable() or not re.search("[\ud800-\udfff]", value)
+    return not isinstance(value, bytes) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def _marked(node: Node, problem: str) -> yaml.MarkedYAMLError:
