@@ -176,6 +176,19 @@ def test_a_beginning_that_is_known_is_loaded_once_and_copied_then():
     assert run(made, sequences=3, prefixes=[Prefix(BASE, stem)]).loads == 0
 
 
+@given(works(), st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=24).map(tuple), max_size=9, unique=True))
+def test_the_longest_known_beginning_is_found(made, others):
+    scheduler = Scheduler(sequences=1, cells=CELLS, batch=BATCH)
+    known = {*others, *(work.prompt[:length] for work in made for length in (1, 5, 9))}
+    for tokens in known:
+        scheduler.know(Prefix(BASE, tokens))
+    for work in made:
+        most = min(work.cut_to, len(work.prompt) - work.logits)
+        fitting = [tokens for tokens in known if len(tokens) <= most and work.prompt[: len(tokens)] == tokens]
+        expected = max(fitting, key=len, default=()) if work.group == BASE else ()
+        assert scheduler._longest_known(work) == expected
+
+
 def test_a_fresh_beginning_is_loaded_once_also_where_a_sequence_has_it():
     stem = tuple(range(20))
     scheduler = Scheduler(sequences=2, cells=CELLS, batch=BATCH)

@@ -27,6 +27,7 @@ def good() -> dict[str, Any]:
         "generators": {
             "small": {"model": "m", "prompt": {"name": "p"}, "sampling": {"temperature": 0.5}, "stop": ["x"]},
             "large": {"model": "n", "prompt": "{{ input }}", "context": 512},
+            "tuned": {"model": "n", "adapters": ["a.gguf", {"model": "b.gguf", "scale": 0.5}]},
         },
         "epochs": {"n": 3, "reduce": "pass@2"},
         "prompts": {"p": "{{ input }}"},

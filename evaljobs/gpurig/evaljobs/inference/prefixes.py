@@ -36,14 +36,19 @@ def worth_keeping(prompts: Iterable[Prefix], known: Iterable[Prefix] = ()) -> li
         if one.group == other.group:
             length = min(common(one.tokens, other.tokens), len(one.tokens) - 1, len(other.tokens) - 1)
             found.add(Prefix(one.group, one.tokens[:length]))
-    kept: list[Prefix] = []
-    had = list(known)
-    for prefix in sorted(found, key=lambda prefix: (len(prefix.tokens), prefix)):
-        before = max((len(one.tokens) for one in had if _begins(one, prefix)), default=0)
-        if len(prefix.tokens) - before >= WORTH_KEEPING:
+    had, kept = set(known), []
+    # Sorted, what begins a prefix comes before it: this is the branch down to it.
+    branch: list[Prefix] = []
+    for prefix in sorted(found | had):
+        while branch and not _begins(branch[-1], prefix):
+            branch.pop()
+        before = len(branch[-1].tokens) if branch else 0
+        if prefix in had:
+            branch.append(prefix)
+        elif len(prefix.tokens) - before >= WORTH_KEEPING:
+            branch.append(prefix)
             kept.append(prefix)
-            had.append(prefix)
-    return kept
+    return sorted(kept, key=lambda prefix: (len(prefix.tokens), prefix))
 
 
 def _begins(one: Prefix, other: Prefix) -> bool:

@@ -159,7 +159,7 @@ class Scheduler:
             prefix: unknown so far.
             fresh: the next work with it loads it also where a sequence has it: so that it comes to be kept.
         """
-        self._known.setdefault(prefix.group, []).append(prefix.tokens)
+        bisect.insort(self._known.setdefault(prefix.group, []), prefix.tokens)
         if fresh:
             self._fresh.add(prefix)
 
@@ -261,13 +261,16 @@ class Scheduler:
 
     def _longest_known(self, work: Work) -> tuple[int, ...]:
         """The longest known prefix of the prompt and of all branches, before the tokens whose logits are wanted."""
-        most = min(work.cut_to, len(work.prompt) - work.logits)
-        fitting = (
-            tokens
-            for tokens in self._known.get(work.group, ())
-            if len(tokens) <= most and work.prompt[: len(tokens)] == tokens
-        )
-        return max(fitting, key=len, default=())
+        known = self._known.get(work.group, [])
+        begin = work.prompt[: min(work.cut_to, len(work.prompt) - work.logits)]
+        while place := bisect.bisect_right(known, begin):
+            before = known[place - 1]
+            length = common(before, begin)
+            if length == len(before):
+                return before
+            # Whatever is longer than that and part of the prompt would stand behind it.
+            begin = begin[:length]
+        return ()
 
     def _shared(self, sequence: _Sequence, work: Work) -> int:
         """Tokens that the work's prompt has in common with a sequence, but for those whose logits are wanted."""

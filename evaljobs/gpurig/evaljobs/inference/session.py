@@ -68,6 +68,7 @@ class Session(Generic[T]):
         )
         self._scheduler = self._empty()
         self._know(prefixes.known if prefixes is not None else ())
+        self._expected: set[str] = set()
         self._tasks: dict[str, Task[T]] = {}
 
     def __len__(self) -> int:
@@ -77,7 +78,9 @@ class Session(Generic[T]):
     def expect(self, tasks: Iterable[Task[T]]) -> None:
         """Say which requests will be added, so that what they share is known before the first is answered."""
         if self._prefixes is not None:
-            self._know(self._prefixes.expect(task.work for task in tasks))
+            works = [task.work for task in tasks]
+            self._expected |= {work.id for work in works}
+            self._know(self._prefixes.expect(works))
 
     def _know(self, prefixes: Iterable[Prefix]) -> None:
         for prefix in prefixes:
@@ -90,7 +93,7 @@ class Session(Generic[T]):
             ValueError: it needs more cells than a sequence has, or its id is not unique.
         """
         self._scheduler.add(task.work)
-        if self._prefixes is not None:
+        if self._prefixes is not None and task.work.id not in self._expected:
             for prefix in self._prefixes.notice(task.work):
                 self._scheduler.know(prefix, fresh=True)
         self._tasks[task.work.id] = task

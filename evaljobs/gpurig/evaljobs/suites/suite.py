@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -72,8 +73,10 @@ def _adapter(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
 
 
+_ADAPTER_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"defined": "AdapterSpec"}]})
 AdapterSpecs = Annotated[
-    tuple[Annotated[AdapterSpec, BeforeValidator(_adapter)], ...], Field(exclude_if=lambda adapters: not adapters)
+    tuple[Annotated[AdapterSpec, BeforeValidator(_adapter), _ADAPTER_SCHEMA], ...],
+    Field(exclude_if=lambda adapters: not adapters),
 ]
 
 
