@@ -151,6 +151,23 @@ def test_the_least_recently_used_states_go_and_those_of_this_run_stay(tmp_path: 
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_state_that_is_larger_than_the_limit_costs_nobody_theirs(tmp_path: Path) -> None:
+    store(tmp_path).write(prefix(1), bytes(1000))
+    small = store(tmp_path, limit=2000)
+    small.write(prefix(2), bytes(5000))
+    assert small.full
+    assert list(small.stored()) == [prefix(1)]
+    assert store(tmp_path, limit=500).read(prefix(1)) is None
+
+
+def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    os.mkfifo(one._file(prefix(1)))
+    one._file(prefix(2)).mkdir()
+    assert list(one.stored()) == []
+    assert one.read(prefix(1)) is one.read(prefix(2)) is None
+
+
 def test_other_peoples_files_are_neither_counted_nor_removed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(bytes(5000))
     one = store(tmp_path, limit=3000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gpurig.common.errors import InputError, PrerequisiteError
@@ -43,7 +44,7 @@ class InferenceEngine:
         """
         import llama_cpp  # noqa: PLC0415 - loads shared libraries
 
-        self._api = llama_cpp
+        self._api, self._libraries = llama_cpp, Path(llama_cpp.__file__).parent / "lib"
         self._file, self._settings = model, settings
         self._errors = last_errors(llama_cpp)
         self._errors.clear()
@@ -197,6 +198,8 @@ class InferenceEngine:
             "model": self._file.ref.sha256,
             "llama-cpp-python": self._api.__version__,
             "system": self._api.llama_print_system_info().decode(errors="replace"),
+            # The same version may be compiled in several ways.
+            "libraries": {file.name: file.stat().st_size for file in sorted(self._libraries.glob("*.so*"))},
             "devices": gpu_names(self._api) if self._gpu else [],
             **context.layout,
         }

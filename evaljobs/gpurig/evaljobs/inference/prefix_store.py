@@ -61,24 +61,20 @@ class PrefixStore:
         """What is there, by the heads alone: whether a state is sound shows when it is read."""
         for path in sorted(self._settings.folder.glob(f"{self._name}-*{_SUFFIX}")):
             with contextlib.suppress(FileNotFoundError):
-                prefix = self._prefix_in(path)
+                # A pipe of that name would be waited for.
+                prefix = self._prefix_in(path) if path.is_file() else None
                 if prefix is not None and path.name == self._file(prefix).name:
                     yield prefix
 
     def read(self, prefix: Prefix) -> memoryview | None:
         """A prefix's state; None where there is none that is sound, of which one that is not is told once."""
-        path = self._file(prefix)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._bad(path, error.strerror or "it cannot be read")
+        path, head = self._file(prefix), self._head(prefix)
+        data = self._content(path)
+        if data is None:
             return None
         if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
             self._bad(path, "its checksum differs")
             return None
-        head = self._head(prefix)
         if not data.startswith(head):
             self._bad(path, "it is of another model or prompt")
             return None
@@ -86,6 +82,20 @@ class PrefixStore:
         with contextlib.suppress(OSError):
             os.utime(path)
         return memoryview(data)[len(head) : -_DIGEST_BYTES]
+
+    def _content(self, path: Path) -> bytes | None:
+        """A file's bytes; None where there is none that can be read."""
+        try:
+            if not path.is_file():
+                return None
+            if path.stat().st_size <= self._settings.limit_bytes:
+                return path.read_bytes()
+            self._bad(path, "it is larger than the limit")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._bad(path, error.strerror or "it cannot be read")
+        return None
 
     def write(self, prefix: Prefix, state: bytes) -> None:
         """Keep a prefix's state, if there is room for it beside what this run uses."""
@@ -138,11 +148,12 @@ class PrefixStore:
                 status = path.stat()
                 if path.name != name:
                     found.append((status.st_mtime, path.name, status.st_size, path))
+        ours = sum(bytes_ for _, other, bytes_, _ in found if other in self._used)
+        if ours + size > self._settings.limit_bytes:
+            return False
         taken = sum(bytes_ for _, _, bytes_, _ in found)
         for _, other, bytes_, path in sorted(found):
-            if taken + size <= self._settings.limit_bytes:
-                break
-            if other not in self._used:
+            if taken + size > self._settings.limit_bytes and other not in self._used:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     taken -= bytes_
