@@ -210,7 +210,7 @@ class _Reading:
     def _matter(self, file: Path, text: str) -> FrontMatter:
         where: dict[tuple[str | int, ...], int] = {}
         try:
-            data = compose_core(text, lines=where)
+            data = compose_core(text, lines=where, plain=True)
         except YamlProblemError as error:
             raise TemplateFault(f"{self._shown(file)}:{error.line + 1}: {error.reason}") from error
         try:

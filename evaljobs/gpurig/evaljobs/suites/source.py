@@ -116,7 +116,7 @@ def read_source(path: Path) -> Source:
         )
     lines: dict[Location, int] = {}
     try:
-        data = compose(read_text(path), loader=_CoreLoader, lines=lines, plain=True)
+        data = compose_core(read_text(path), lines=lines, plain=True)
     except YamlProblemError as error:
         raise InputError(f"{path}:{error.line}: {error.reason}", hint="correct that line") from error
     return Source(path=path, data=data, lines=lines)
@@ -165,13 +165,15 @@ def compose(
             reader.dispose()
 
 
-def compose_core(text: str, *, lines: dict[Location, int] | None = None, max_values: int = MAX_VALUES) -> Any:
+def compose_core(
+    text: str, *, lines: dict[Location, int] | None = None, max_values: int = MAX_VALUES, plain: bool = False
+) -> Any:
     """The data of one document with YAML 1.2's scalars, as suites have them; the arguments are `compose`'s.
 
     Raises:
         YamlProblemError: as `compose`.
     """
-    return compose(text, loader=_CoreLoader, lines=lines, max_values=max_values)
+    return compose(text, loader=_CoreLoader, lines=lines, max_values=max_values, plain=plain)
 
 
 def _line_of(text: str, error: yaml.YAMLError) -> int:
