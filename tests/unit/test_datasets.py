@@ -83,7 +83,7 @@ def test_fields_of_json_lines_take_numbers_for_text(write: Write) -> None:
 def test_rows_without_an_id_are_numbered_and_a_warning_says_what_that_costs(write: Write) -> None:
     suite = loaded(write("data.csv", data_dot_csv="input\nq\nr\n"))
     assert [sample.id for sample in suite.samples] == ["data-1", "data-2"]
-    assert any("have no ids and are numbered" in warning for warning in suite.warnings)
+    assert any("have no ids and are numbered" in str(warning) for warning in suite.warnings)
 
 
 def test_several_files_and_samples_stand_in_the_order_of_the_list(write: Write) -> None:

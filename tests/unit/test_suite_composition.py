@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from gpurig.common.command import run_command
 from gpurig.common.errors import InputError
+from gpurig.evaljobs.__main__ import cli
 from gpurig.evaljobs.suites.suite import Suite, load_suite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -199,8 +203,8 @@ def test_a_mistake_in_the_defaults_is_told_there_and_once(tmp_path: Path, change
 )
 def test_what_is_probably_not_meant_is_a_warning_and_no_mistake(tmp_path: Path, text: str, says: str) -> None:
     (warning,) = suite_of(tmp_path, text).warnings
-    assert says in warning
-    assert warning.startswith(f"{tmp_path}/suite.yaml:")
+    assert says in warning.message
+    assert str(warning).startswith(f"{tmp_path}/suite.yaml:")
 
 
 VARS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9), max_size=4)
@@ -236,3 +240,39 @@ def test_a_suite_in_pieces_is_the_suite_in_one(
         waiting = [name] if nested is waiting and waiting else [*waiting, name]
     (several / "suite.yaml").write_text(yaml.safe_dump({**head, **pieces[-1], "include": waiting}))
     assert load_suite(one).sha256 == load_suite(several).sha256
+
+
+def validated(folder: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code = run_command(cli, program="gpurig-job", arguments=["validate", str(folder), "--json"])
+    return code, json.loads(capfd.readouterr().out)
+
+
+def test_a_machine_gets_every_problem_with_file_line_and_field(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    many = "\n".join(f"  - {{id: s{number}, inputs: x}}" for number in range(30))
+    (tmp_path / "suite.yaml").write_text(f"version: 1\nname: demo\ngenerator: {{model: m}}\nsamples:\n{many}\n")
+    code, said = validated(tmp_path, capfd)
+    assert (code, said["valid"], said["warnings"]) == (2, False, [])
+    assert len(said["problems"]) == 60
+    first = said["problems"][0]
+    assert (first["file"], first["line"], first["field"]) == (f"{tmp_path}/suite.yaml", 5, "samples[0].input")
+    assert first["message"] == "is missing"
+
+
+@pytest.mark.parametrize(("text", "line"), [("a: [", 1), ("x: 1\nx: 2", 2), ("- x", 1)])
+def test_a_machine_is_told_of_a_file_that_is_no_suite_at_all(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, line: int
+) -> None:
+    (tmp_path / "suite.yaml").write_text(text)
+    code, said = validated(tmp_path, capfd)
+    assert (code, [one["line"] for one in said["problems"]]) == (2, [line])
+    code, said = validated(tmp_path / "nowhere", capfd)
+    assert (code, said["problems"][0]["file"]) == (2, f"{tmp_path}/nowhere")
+
+
+def test_a_machine_gets_the_warnings_of_a_valid_suite(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    suite_of(tmp_path, "generator: {model: m}\nchecks: [yaml]")
+    code, said = validated(tmp_path, capfd)
+    assert (code, said["valid"], said["problems"]) == (0, True, [])
+    assert [one["message"] for one in said["warnings"]] == ["there is no gate: every run passes"]

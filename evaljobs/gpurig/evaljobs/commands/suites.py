@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gpurig.common.terminal import harmless
 
+if TYPE_CHECKING:
+    from gpurig.evaljobs.suites.composition import Problem
+    from gpurig.evaljobs.suites.suite import Suite
+
 
 @click.command(epilog="Example: gpurig-job validate examples/ci-jobs")
 @click.argument("suite", type=click.Path(path_type=Path))
-def validate(*, suite: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print problems and warnings as JSON.")
+def validate(*, suite: Path, as_json: bool) -> None:
     """Check a suite without running it.
 
     Says every mistake with its file, line and field, and ends with 2; or says what the suite holds. No model is needed.
     """
+    from gpurig.common.errors import InputError  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.suites.composition import unreadable  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.suites.problems import SuiteError  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.suites.suite import load_suite  # noqa: PLC0415 - heavy
 
-    read = load_suite(suite)
+    try:
+        read = load_suite(suite)
+    except InputError as error:
+        if as_json:
+            file = suite / "suite.yaml" if suite.is_dir() else suite
+            found = error.problems if isinstance(error, SuiteError) else (unreadable(file, error),)
+            click.echo(_as_json(found, ()))
+        raise
+    if as_json:
+        click.echo(_as_json((), read.warnings))
+        return
+    _tell(read)
+
+
+def _tell(read: Suite) -> None:
+    """What a suite holds, for people."""
     checks = sum(len(read.checks_of(sample)) for sample in read.samples)
     click.echo(f"{harmless(str(read.path))} is valid: {read.name}, {len(read.samples)} samples, {checks} checks")
     for name, spec in read.named_generators.items():
@@ -34,6 +59,16 @@ def validate(*, suite: Path) -> None:
     click.echo(f"sha256 {read.sha256}")
     for warning in read.warnings:
         click.echo(harmless(f"warning: {warning}"), err=True)
+
+
+def _as_json(problems: Sequence[Problem], warnings: Sequence[Problem]) -> str:
+    """What was found, for machines."""
+
+    def listed(found: Sequence[Problem]) -> list[dict[str, str | int]]:
+        return [{"file": str(one.path), "line": one.line, "field": one.field, "message": one.message} for one in found]
+
+    found = {"valid": not problems, "problems": listed(problems), "warnings": listed(warnings)}
+    return json.dumps({"schema": "gpurig.validation/1", **found}, indent=1)
 
 
 def _prompt_text(prompt: str | None) -> str:

@@ -26,7 +26,8 @@ def validate_suite(path: Path) -> tuple[SuiteFile, tuple[Problem, ...]]:
         The suite, and what works but is probably not meant.
 
     Raises:
-        InputError: with every problem found, in the order of the files and lines.
+        SuiteError: with every problem found, in the order of the files and lines.
+        InputError: the file cannot be read at all.
     """
     composed = compose_suite(path)
     data = composed.data
@@ -50,7 +51,7 @@ def validate_suite(path: Path) -> tuple[SuiteFile, tuple[Problem, ...]]:
         if not problems and not found:
             warnings = [composed.problem(location, message) for location, message in _doubts(suite)]
             return suite, _in_order(path, [*composed.warnings, *warnings])
-    raise _error(path, _in_order(path, [*problems, *(composed.problem(*one) for one in found)]))
+    raise SuiteError(path, _in_order(path, [*problems, *(composed.problem(*one) for one in found)]))
 
 
 def _in_order(path: Path, problems: list[Problem]) -> tuple[Problem, ...]:
@@ -145,11 +146,18 @@ def _doubts(suite: SuiteFile) -> Iterator[tuple[Location, str]]:
         yield (), "there are neither checks nor a grader: every answer passes"
 
 
-def _error(path: Path, problems: tuple[Problem, ...]) -> InputError:
-    hint = "docs/suites.md describes the format"
-    if len(problems) == 1:
-        return InputError(str(problems[0]), hint=hint)
-    details = [str(problem) for problem in problems[:_MAX_SHOWN]]
-    if len(problems) > _MAX_SHOWN:
-        details.append(f"… and {len(problems) - _MAX_SHOWN} more")
-    return InputError(f"{path}: {len(problems)} problems", hint=hint, details=details)
+class SuiteError(InputError):
+    """A suite that is wrong.
+
+    Attributes:
+        problems: all of them; the details for people are cut.
+    """
+
+    def __init__(self, path: Path, problems: tuple[Problem, ...]) -> None:
+        """The error of one problem is that problem."""
+        details = [str(problem) for problem in problems[:_MAX_SHOWN]] if len(problems) > 1 else []
+        if len(problems) > _MAX_SHOWN:
+            details.append(f"… and {len(problems) - _MAX_SHOWN} more")
+        message = f"{path}: {len(problems)} problems" if details else str(problems[0])
+        super().__init__(message, hint="docs/suites.md describes the format", details=details)
+        self.problems = problems

@@ -20,6 +20,7 @@ from pydantic import (
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.checks import CheckSpec
 from gpurig.evaljobs.records import Sampling
+from gpurig.evaljobs.suites.composition import Problem
 from gpurig.evaljobs.suites.epochs import ONE_EPOCH, Epochs
 from gpurig.evaljobs.suites.fields import (
     CheckEntry,
@@ -245,13 +246,13 @@ class Suite(SuiteFile):
     Attributes:
         samples: with the suite's variables and defaults in them.
         path: its file.
-        warnings: what works and is probably not meant, a line each.
+        warnings: what works and is probably not meant.
         sha256: over everything it says, the samples file included; formatting and comments do not count.
     """
 
     path: Path
     sha256: str
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -284,7 +285,7 @@ def load_suite(path: Path) -> Suite:
         **fields,
         path=file,
         sha256=digest(content.model_dump(mode="json")),
-        warnings=tuple(str(warning) for warning in warnings),
+        warnings=warnings,
     )
 
 
