@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "serve": LazyCommand(f"{_HERE}.serve:serve", "Serve a model with OpenAI's interface."),
     "with-model": LazyCommand(f"{_HERE}.serve:with_model", "Run a command beside a server of a model."),
+    "lm-eval": LazyCommand(f"{_HERE}.lm_eval:lm_eval", "Evaluate a model with lm-evaluation-harness."),
     "memory": LazyCommand(f"{_HERE}.memory:memory", "Show what llama.cpp would allocate for a model."),
     "selfcheck": LazyCommand(f"{_HERE}.selfcheck:selfcheck", "Prove that this image can run jobs on its backend."),
 }

@@ -55,6 +55,7 @@ class Request:
         id: comes back in the completion.
         prompt: the text as the model gets it, special tokens written out; the engine adds the model's BOS where the
             text does not begin with it.
+        tokens: the prompt instead of a text, as it is; then there are no choices.
         stop: texts that end the answer.
         grammar: GBNF with the rule `root`; the answer follows it. Empty: no constraint.
         choices: continuations of the prompt whose log-probabilities are wanted.
@@ -70,6 +71,7 @@ class Request:
     choices: tuple[str, ...] = ()
     shaping: Shaping = Shaping()
     adapters: tuple[AdapterRef, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

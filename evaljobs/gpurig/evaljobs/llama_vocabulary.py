@@ -59,13 +59,13 @@ class Vocabulary:
         self.llama = api.llama_model_get_vocab(model)
         self.size = int(api.llama_vocab_n_tokens(self.llama))
 
-    def prompt(self, text: str, limit: int) -> list[int]:
-        """A prompt's tokens, with the model's BOS where the text does not begin with it.
+    def prompt(self, text: str | Sequence[int], limit: int) -> list[int]:
+        """A prompt's tokens, with the model's BOS where the text does not begin with it; tokens are taken as they are.
 
         Raises:
             RequestFault: there are none, or more than leave room for an answer in a context of `limit` tokens.
         """
-        tokens = self.tokens(text)
+        tokens = self.tokens(text) if isinstance(text, str) else list(text)
         if not tokens or not text:
             raise RequestFault("the prompt is empty")
         if len(tokens) >= limit:
@@ -74,17 +74,32 @@ class Vocabulary:
             )
         return tokens
 
-    def tokens(self, text: str) -> list[int]:
+    @property
+    def bos(self) -> int:
+        """The token that begins texts; -1 where there is none."""
+        return int(self._api.llama_vocab_bos(self.llama))
+
+    @property
+    def eos(self) -> int:
+        """The token that ends texts; -1 where there is none."""
+        return int(self._api.llama_vocab_eos(self.llama))
+
+    def tokens(self, text: str, *, begin: bool | None = None) -> list[int]:
         """The tokens of a text with special ones written out.
+
+        Args:
+            text: is read as it is.
+            begin: whether BOS comes before it; None lets the model say, unless the text begins with it.
 
         Raises:
             RequestFault: llama.cpp cannot tell.
         """
         api = self._api
         raw = text.encode("utf-8", "replace")
-        begin = api.llama_vocab_bos(self.llama)
-        begins = begin >= 0 and raw.startswith(api.llama_vocab_get_text(self.llama, begin) or b"\0")
-        tokens = self._tokenized(raw, begin=not begins, special=True)
+        bos = self.bos
+        if begin is None:
+            begin = not (bos >= 0 and raw.startswith(api.llama_vocab_get_text(self.llama, bos) or b"\0"))
+        tokens = self._tokenized(raw, begin=begin, special=True)
         if tokens and api.llama_vocab_get_add_eos(self.llama) and tokens[-1] == api.llama_vocab_eos(self.llama):
             tokens.pop()  # an end before the answer would end it
         return tokens

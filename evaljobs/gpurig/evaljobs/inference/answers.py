@@ -42,7 +42,7 @@ class Answer:
         """
         self._api, self._vocabulary, self._request = api, vocabulary, request
         self.seconds = 0.0
-        self._prompt = vocabulary.prompt(request.prompt, limit)
+        self._prompt = vocabulary.prompt(request.tokens or request.prompt, limit)
         self._found: Continuations | None = None
         # The choices of a branch, in the order of branches: equal tokens are fed once.
         self._branches: dict[Branch, list[str]] = {}

@@ -65,6 +65,11 @@ class InferenceEngine:
         # A sequence's state leaves out what a sliding window has passed.
         self._window = llama_cpp.llama_model_n_swa(self._model) > 0
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokenizer."""
+        return self._vocabulary
+
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
         self._adapters.close()

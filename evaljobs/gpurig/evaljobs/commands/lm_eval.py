@@ -1,0 +1,128 @@
+"""`gpurig-job lm-eval`: lm-evaluation-harness with a model of ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpurig.common.errors import EXIT_USAGE, ApplianceError, InputError, PrerequisiteError, RemoteError
+from gpurig.evaljobs.options import ModelOptions, model_options
+
+# The harness' options that this command fills in.
+_FILLED_IN = ("--model", "-M")
+
+
+@click.command(
+    "lm-eval",
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: gpurig-job lm-eval qwen3-8b-q4_k_m --tasks arc_easy --num_fewshot 5 --output_path report/lm-eval",
+)
+@click.argument("model")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@model_options
+def lm_eval(*, model: str, arguments: tuple[str, ...], models: ModelOptions) -> None:
+    """Evaluate a model with lm-evaluation-harness.
+
+    MODEL is a model's name or the path of a GGUF file; it comes first. All other arguments are those of `lm-eval run`
+    (`lm-eval run --help` lists them): --tasks, --include_path, --num_fewshot, --limit, --output_path, --log_samples,
+    --apply_chat_template, --gen_kwargs … More about the model by --model_args: docs/lm-eval.md.
+    """
+    if model.startswith("-"):
+        raise InputError(f"MODEL comes first, and {model} is none", hint="gpurig-job lm-eval MODEL --tasks NAME")
+    for word in arguments:
+        if word.partition("=")[0] in _FILLED_IN:
+            raise InputError(f"{word} is filled in by this command", hint="MODEL names the model")
+    if importlib.util.find_spec("lm_eval") is None:
+        raise PrerequisiteError(
+            "lm-evaluation-harness is not installed", hint="pip install 'gpurig[lm-eval]' (docs/lm-eval.md)"
+        )
+    from gpurig.evaljobs.models import find_model  # noqa: PLC0415 - heavy
+
+    # What is missing is told, and fetched, before the harness takes its seconds to look at all of its tasks.
+    find_model(model, search=models.search(), suite_folder=Path())
+    words = ["run", "--model", "gpurig", "--model_args", json.dumps(_model_arguments(model, models)), *arguments]
+    _run(words)
+
+
+def _model_arguments(model: str, models: ModelOptions) -> dict[str, Any]:
+    """What the model class is told; only what somebody said, because the harness writes it into its results."""
+    found = {
+        "models_dir": [str(folder) for folder in models.folders],
+        "models_cache": str(models.cache) if models.cache else None,
+        "no_download": models.no_download,
+        "allow_license": list(models.licenses),
+        "catalogue": [str(file) for file in models.catalogues],
+        "threads": models.threads,
+        "parallel": models.parallel,
+        "exact": models.exact,
+    }
+    return {"model": model, **{name: value for name, value in found.items() if value}}
+
+
+def _run(words: Sequence[str]) -> None:
+    """The harness' own command line, in this process, with our model in its registry.
+
+    Raises:
+        InputError: the harness refuses its arguments or a task. RemoteError: it could not fetch a data set.
+    """
+    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - heavy
+
+    from gpurig.evaljobs.harness import register  # noqa: PLC0415 - heavy
+
+    register()
+    try:
+        with _arguments(["lm-eval", *words]):
+            cli_evaluate()
+    except ApplianceError:
+        raise
+    except SystemExit as stop:
+        # The harness has said what is wrong with its arguments.
+        raise click.exceptions.Exit(stop.code if isinstance(stop.code, int) else EXIT_USAGE) from None
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise RemoteError(
+                f"lm-evaluation-harness could not fetch something: {error}",
+                hint="check the network, or HF_HUB_OFFLINE=1",
+            ) from error
+        raise InputError(f"lm-evaluation-harness: {error}", hint=_HINT) from error
+    except (ValueError, TypeError, LookupError) as error:
+        if _ours(error):
+            raise
+        raise InputError(f"lm-evaluation-harness: {_one_line(error)}", hint=_HINT) from error
+
+
+_HINT = "correct the arguments or the task; --debug shows where it stopped"
+
+
+def _one_line(error: Exception) -> str:
+    # A KeyError's text is its key in quotes.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text or type(error).__name__
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether our model raised it: then it is a bug of ours, and not what the harness says of its arguments."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith("gpurig.evaljobs.harness."):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+@contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """The process's arguments, which the harness reads."""
+    before = sys.argv
+    sys.argv = words
+    try:
+        yield
+    finally:
+        sys.argv = before
