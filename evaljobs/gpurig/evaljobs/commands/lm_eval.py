@@ -41,7 +41,8 @@ def lm_eval(*, model: str, arguments: tuple[str, ...], models: ModelOptions) -> 
             raise InputError(f"{word} is filled in by this command", hint="MODEL names the model")
     if importlib.util.find_spec("lm_eval") is None:
         raise PrerequisiteError(
-            "lm-evaluation-harness is not installed", hint="pip install 'gpurig[lm-eval]' (docs/lm-eval.md)"
+            "lm-evaluation-harness is not installed",
+            hint="pip install 'lm_eval>=0.4.13,<0.5' beside gpurig; docs/lm-eval.md says how in a job image",
         )
     from gpurig.evaljobs.models import find_model  # noqa: PLC0415 - heavy
 
