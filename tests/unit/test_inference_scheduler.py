@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from gpurig.evaljobs.inference import scheduler as scheduler_module
-from gpurig.evaljobs.inference.scheduler import Scheduler, common, tree_size
+from gpurig.evaljobs.inference.prefix_tree import common, tree_size
+from gpurig.evaljobs.inference.scheduler import Scheduler
 from gpurig.evaljobs.inference.works import Branch, Copy, Group, Prefix, Row, Step, Work
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,6 +301,24 @@ def test_no_group_waits_longer_than_a_turn_of_each_of_the_others(groups, room):
                 del left[row.work]
                 scheduler.close(row.work)
     assert not left
+
+
+@pytest.mark.parametrize("order", ["xyxyxyxy", "xxyyxxyy", "xyyyyxxx", "xxxxyyyy"])
+def test_works_of_a_group_are_put_beside_each_other(order):
+    scheduler = Scheduler(sequences=8, cells=CELLS, batch=BATCH)
+    places: dict[str, set[int]] = {"x": set(), "y": set()}
+    for number, name in enumerate(order):
+        scheduler.add(Work(f"{name}{number}", (5 * number,), room=40, group=BASE if name == "x" else ONE))
+        for _ in range(20):
+            step = scheduler.next_step()
+            if step is None:
+                break
+            for row in step.rows:
+                places[row.work[0]].add(row.sequence)
+                scheduler.write(row.work, 7)
+    for found in places.values():
+        assert len(found) == 4
+        assert max(found) - min(found) == 3
 
 
 def test_groups_that_take_turns_have_several_steps_in_a_row():

@@ -11,7 +11,7 @@ import pytest
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import PrefixSettings
 from gpurig.evaljobs.inference.prefix_store import PrefixStore
-from gpurig.evaljobs.inference.prefixes import WORTH_KEEPING, worth_keeping
+from gpurig.evaljobs.inference.prefix_tree import WORTH_KEEPING, worth_keeping
 from gpurig.evaljobs.inference.states import of_streams, one_stream
 from gpurig.evaljobs.inference.works import Prefix
 from hypothesis import given

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.terminal import harmless
@@ -200,7 +201,7 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
             "--max-prompt-tokens and --max-tokens are for a server that writes",
             hint="--context bounds an embedded text",
         )
-    if options["embeddings"] and models.prefix_cache:
+    if options["embeddings"] and _written("prefix_cache"):
         raise InputError("--prefix-cache is for a server that writes", hint="leave it out")
     if options["embeddings"] and options["adapters"]:
         raise InputError("--adapter is for a server that writes", hint="leave --adapter or --embeddings out")
@@ -219,6 +220,11 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
     )
     rest = {name: value for name, value in options.items() if name != "adapters"}
     return Server(file, models, ServeOptions(**{**rest, "names": names}))
+
+
+def _written(option: str) -> bool:
+    """Whether the command line has an option; a variable that is set for a whole pipeline is not meant so."""
+    return click.get_current_context().get_parameter_source(option) == ParameterSource.COMMANDLINE
 
 
 def _environment(ours: Mapping[str, str], url: str, key: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Beginnings of prompts that are kept between runs: which pay, and how a sequence comes to hold one.
+"""Beginnings of prompts that are kept between runs: how a sequence comes to hold one.
 
 A kept beginning is always computed alone, from its first token, in pieces of the same size; then nothing depends on
 whether a run finds it or computes it, and a run with the folder as it was answers the same bytes.
@@ -7,52 +7,15 @@ whether a run finds it or computes it, and a run with the folder as it was answe
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from gpurig.evaljobs.inference.context import Context
 from gpurig.evaljobs.inference.prefix_store import PrefixStore
-from gpurig.evaljobs.inference.scheduler import common
+from gpurig.evaljobs.inference.prefix_tree import common, worth_keeping
 from gpurig.evaljobs.inference.works import Copy, Load, Prefix, Row, Step, Work
 
-# Fewer tokens are computed beside others in one call: a file for them gains nothing (docs/inference.md).
-WORTH_KEEPING = 128
 # Prompts that a later one is held against.
 _RECENT = 64
-
-
-def worth_keeping(prompts: Iterable[Prefix], known: Iterable[Prefix] = ()) -> list[Prefix]:
-    """The beginnings that two prompts share and no other one comes close to, the shortest first.
-
-    They are nodes of the prompts' prefix tree, each with enough tokens more than the one before it on its branch. A
-    prompt's last token is in none: its logits are wanted, so that it is computed in any case.
-
-    Args:
-        prompts: what is asked, whole.
-        known: beginnings that are kept already.
-    """
-    found = set()
-    for one, other in itertools.pairwise(sorted(prompts)):
-        if one.group == other.group:
-            length = min(common(one.tokens, other.tokens), len(one.tokens) - 1, len(other.tokens) - 1)
-            found.add(Prefix(one.group, one.tokens[:length]))
-    had, kept = set(known), []
-    # Sorted, what begins a prefix comes before it: this is the branch down to it.
-    branch: list[Prefix] = []
-    for prefix in sorted(found | had):
-        while branch and not _begins(branch[-1], prefix):
-            branch.pop()
-        before = len(branch[-1].tokens) if branch else 0
-        if prefix in had:
-            branch.append(prefix)
-        elif len(prefix.tokens) - before >= WORTH_KEEPING:
-            branch.append(prefix)
-            kept.append(prefix)
-    return sorted(kept, key=lambda prefix: (len(prefix.tokens), prefix))
-
-
-def _begins(one: Prefix, other: Prefix) -> bool:
-    return one.group == other.group and other.tokens[: len(one.tokens)] == one.tokens
 
 
 class Prefixes:

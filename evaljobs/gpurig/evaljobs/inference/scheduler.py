@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gpurig.evaljobs.inference.prefix_tree import common
 from gpurig.evaljobs.inference.works import Copy, Group, Load, Prefix, Row, Step, Work
 
 # A shorter beginning is computed again sooner than a whole sequence is copied.
@@ -236,7 +237,7 @@ class Scheduler:
             best, length = max(
                 ((one, self._shared(one, work)) for one in self._sequences), key=lambda pair: (pair[1], -pair[0].number)
             )
-            place = best if length and best in free else free[0]
+            place = best if length and best in free else self._place(work.group, free)
             free.remove(place)
             self._works[work.id] = place
             self._admitted += 1
@@ -258,6 +259,29 @@ class Scheduler:
             else:
                 yield Copy(place.number, place.number, 0)
                 place.held, place.floor, place.source = [], best.floor, (best, length)
+
+    def _groups(self) -> set[Group]:
+        """Those of the works that have sequences."""
+        return {one.group for one in self._sequences if one.work is not None}
+
+    def _place(self, group: Group, free: Sequence[_Sequence]) -> _Sequence:
+        """Where a work is best put: beside those of its group, since llama.cpp computes neighbours together."""
+        if self._groups() <= {group}:
+            return free[0]
+        groups = {one.number: one.group for one in self._sequences if one.work is not None}
+        for beside in (-1, 1):
+            for one in free:
+                if groups.get(one.number + beside) == group:
+                    return one
+        # In the middle of the longest gap there is room for more of either side.
+        gaps: list[list[_Sequence]] = []
+        for one in free:
+            if gaps and gaps[-1][-1].number + 1 == one.number:
+                gaps[-1].append(one)
+            else:
+                gaps.append([one])
+        longest = max(gaps, key=len)
+        return longest[len(longest) // 2]
 
     def _longest_known(self, work: Work) -> tuple[int, ...]:
         """The longest known prefix of the prompt and of all branches, before the tokens whose logits are wanted."""
@@ -295,7 +319,8 @@ class Scheduler:
 
     def _move_together(self) -> Iterator[Copy]:
         """Nothing waits: the sequences that write take the places of those that are done."""
-        if any(one.source is not None for one in self._sequences):
+        # Where several groups work, each has places of its own.
+        if any(one.source is not None for one in self._sequences) or len(self._groups()) > 1:
             return
         for gap in self._sequences:
             if gap.work is not None:
@@ -367,27 +392,3 @@ class Scheduler:
             return best
         # A branch goes in one piece, because its sequence is cut back behind it.
         return [candidates[0]], lengths[0] if candidates[0].doing == "branch" else min(lengths[0], self._batch)
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many first elements are the same."""
-    low, high = 0, min(len(one), len(other))
-    # Slices are compared at C's speed, elements one by one are not.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if list(one[low:middle]) == list(other[low:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def tree_size(prompts: Iterable[Sequence[int]]) -> int:
-    """Nodes of the prompts' prefix tree: the fewest tokens that have to be computed for all of them."""
-    ordered = sorted(tuple(prompt) for prompt in prompts)
-    before: tuple[int, ...] = ()
-    size = 0
-    for prompt in ordered:
-        size += len(prompt) - common(before, prompt)
-        before = prompt
-    return size
