@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from gpurig.common.errors import InputError
+from gpurig.evaljobs.suites import source
 from gpurig.evaljobs.suites.source import YamlProblemError, compose
 from gpurig.evaljobs.suites.suite import load_suite
 from hypothesis import given
@@ -263,3 +265,25 @@ def test_any_text_is_yaml_or_a_problem_never_a_crash(text: str) -> None:
 def test_any_value_under_any_tag_is_read_or_a_problem(tag: str, value: str) -> None:
     problem = problem_of(f"a: !!{tag} {value}\n")
     assert problem is None or problem.reason
+
+
+def read_by(text: str, *, fast: bool) -> object:
+    """The data, or the problem's class."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not fast:
+            patch.setattr(source, "_composed_fast", lambda _: None)
+        try:
+            return source.compose_core(text, plain=True)
+        except YamlProblemError:
+            return YamlProblemError
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without libyaml")
+@given(
+    st.text(alphabet=st.characters(codec="utf-8", exclude_characters="!"))
+    | st.text(alphabet="-:{}[]&*<| \n\"'a0?#%@,>~.\t\\")
+)
+def test_libyaml_reads_all_that_pyyaml_reads_and_the_same(text: str) -> None:
+    """It reads a little more: a tab behind a value, as YAML allows. To it a lone `!` is an empty text."""
+    slow = read_by(text, fast=False)
+    assert slow is YamlProblemError or read_by(text, fast=True) == slow
