@@ -245,6 +245,23 @@ def test_trials_are_selected_by_sample_in_the_suites_order(box: EvalBox) -> None
         select_trials(suite, Selection(only=("nope",)))
 
 
+def test_a_run_of_one_generator_is_judged_by_the_rules_about_it(box: EvalBox) -> None:
+    box.data["gate"] = [
+        {"metric": "pass_rate", "generator": "small", "min": 0},
+        {"metric": "pass_rate", "generator": "large", "min": 0},
+        {"metric": "generated_rate", "min": 1},
+    ]
+    box.save()
+    suite = box.suite()
+    trials = select_trials(suite, Selection(generators=("large",)))
+    run_stages(box.settings(trials=trials))
+    results = summarize(suite, trials, read_records(box.out, suite), FACTS)
+    assert [(rule.metric, rule.generator) for rule in results.gate.rules] == [
+        ("pass_rate", "large"),
+        ("generated_rate", "large"),
+    ]
+
+
 METRICS = tuple(
     Metric(name=name, generator=generator, value=value, n=10)
     for name, generator, value in (("pass_rate", "small", 0.6), ("pass_rate", "large", 0.9), ("speed", "large", 3.0))

@@ -25,6 +25,7 @@ def title(metric: Metric) -> str:
     name = _TITLES.get(metric.name, metric.name)
     if metric.name.startswith(_CHECK):
         name = f"Check {metric.name.removeprefix(_CHECK)}"
+    name = name.removeprefix("figure.")
     return f"{name}, {metric.generator}" if metric.generator else name
 
 
