@@ -53,6 +53,8 @@ class Proxy:
                 connection, _ = self._listener.accept()
                 with connection:
                     self.hosts.add(connection.recv(200).decode(errors="replace").split("\r\n")[0])
+                    # Closed without a word, a client would try again for ever.
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     def close(self) -> None:
         """No more."""
@@ -208,7 +210,7 @@ def test_promptfoos_exit_code_for_a_failed_assertion_is_passed_on(promptfoo: Bes
 
 def test_promptfoo_keeps_what_the_server_refused_but_calls_it_no_failure(promptfoo: Beside) -> None:
     config = suite({"type": "is-json"}, grader=verdict("", passed=True))
-    config["providers"] = ["openai:chat:other"]
+    config |= {"providers": ["openai:chat:other"], "tests": [{"vars": {"word": "one"}}]}
     done, results = evaluated(promptfoo, config)
     # Its own decision, which docs/serving.md warns of: from 404 on it asks no more, and ends with 0.
     assert done.code == 0

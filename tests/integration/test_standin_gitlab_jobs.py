@@ -242,7 +242,7 @@ def test_needs_start_a_job_before_its_stage_and_give_it_those_artifacts_only(git
         ("a: {stage: nowhere, script: [echo]}", "chosen stage nowhere does not exist"),
         ("a: {tags: cpu, script: [echo]}", "a/tags"),
         ("a: {script: [echo], needs: [b]}", "undefined need: b"),
-        ("a: {script: [echo], services: [redis]}", "unknown keys: services"),
+        ("a: {script: [echo], cache: {paths: [x]}}", "unknown keys: cache"),
     ],
 )
 def test_a_configuration_that_is_wrong_or_beyond_the_stand_in_is_refused(gitlab: GitLab, text: str, said: str) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 _NUMBER = (int, float)
 _SCRIPT = {"name": str, "script": [str], "timeout": int, "when": str, "allow_failure": bool}
+_VARIABLE = {"key": str, "value": str, "public": bool, "file": bool, "masked": bool, "raw": bool}
 _IMAGE = {
     "name": str,
     "alias": str,
     "command": [str],
     "entrypoint": [str],
     "ports": [{"number": int, "protocol": str, "name": str}],
+    "variables": [_VARIABLE],
     "pull_policy": [str],
     "executor_opts": {"docker": {"platform": str, "user": (str, int)}, "kubernetes": {"user": (str, int)}},
 }
@@ -54,7 +56,7 @@ JOB: Mapping[str, Any] = {
         "protected": bool,
     },
     "runner_info": {"uuid": str, "timeout": int},
-    "variables": [{"key": str, "value": str, "public": bool, "file": bool, "masked": bool, "raw": bool}],
+    "variables": [_VARIABLE],
     "steps": [_SCRIPT],
     "image": _IMAGE,
     "services": [_IMAGE],

@@ -82,6 +82,7 @@ _GO_TYPES: dict[str, tuple[type, ...]] = {
     "StringOrArray": (str, list),
     "map[string]string": (dict,),
     "map[string]bool": (dict,),
+    "map[string][]string": (dict,),
     "time.Time": (datetime,),
 }
 
@@ -124,7 +125,8 @@ def test_the_selfcheck_is_wired_and_confined_as_a_job() -> None:
     for entry, runner in zip(plan.entries, config_document(plan)["runners"], strict=True):
         spec, docker = selfcheck_spec(plan, entry), runner["docker"]
         assert spec.wiring == entry.wiring
-        assert {key: docker[key] for key in entry.wiring.config_keys()} == entry.wiring.config_keys()
+        wanted = entry.wiring.config_keys() | entry.wiring.service_config_keys()
+        assert {key: docker[key] for key in wanted} == wanted
         assert list(spec.cap_drop) == docker["cap_drop"]
         assert list(spec.security_opt) == docker["security_opt"]
         assert (spec.image, spec.shm_size) == (docker["image"], docker["shm_size"])
@@ -148,8 +150,10 @@ def test_the_default_pull_policy_is_one_that_is_allowed(allowed: tuple[str, ...]
 
 
 def test_allowed_images_hold_the_job_image_itself() -> None:
-    allowed = document("everything")["runners"][0]["docker"]["allowed_images"]
-    assert allowed == ["job-cuda:1", "python:*"]
+    docker = document("everything")["runners"][0]["docker"]
+    assert docker["allowed_images"] == ["job-cuda:1", "python:*"]
+    # A list of images that a job could pass by with a service would hold nobody.
+    assert docker["allowed_services"] == docker["allowed_images"]
 
 
 def test_a_custom_authority_is_named_by_its_path_in_the_runners_container() -> None:

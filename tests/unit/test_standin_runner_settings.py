@@ -121,6 +121,8 @@ def test_no_gpus_is_no_request_and_a_cdi_name_in_devices_breaks_as_in_gitlab_run
         ("gpurig/*", "gpurig/eval:1", True),
         ("gpurig/*", "gpurig/a/b", False),
         ("gpurig/**", "gpurig/a/b:2", True),
+        ("**/*", "registry:5000/a/b:1", True),
+        ("**/*", "postgres:16", True),
         ("job:{1,2}", "job:2", True),
         ("job:?", "job:12", False),
         ("my.registry/a", "myxregistry/a", False),

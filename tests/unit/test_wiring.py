@@ -133,6 +133,18 @@ def test_joined_wirings_give_everything_once() -> None:
         join([Wiring(driver="cdi", device_ids=("a",)), Wiring(device_ids=("b",))])
 
 
+def test_a_jobs_services_get_the_jobs_gpus_and_a_cpu_boxs_none() -> None:
+    by_cdi = wire([nvidia(1), nvidia(2)], engine("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"))
+    assert by_cdi.service_config_keys() == {
+        "service_gpus": 'driver=cdi,"device=nvidia.com/gpu=GPU-1,nvidia.com/gpu=GPU-2"'
+    }
+    by_hook = wire([nvidia(1)], engine(cdi=False, nvidia_runtime=True))
+    assert by_hook.service_config_keys() == {"service_gpus": "device=GPU-1"}
+    devices = ["/dev/kfd", "/dev/dri/renderD128"]
+    assert wire([amd(0)], engine(cdi=False)).service_config_keys() == {"services_devices": {"**/*": devices}}
+    assert Wiring().service_config_keys() == {}
+
+
 IDS = st.lists(st.from_regex(r"[A-Za-z0-9./=:-]{1,40}", fullmatch=True), max_size=6, unique=True).map(tuple)
 NODES = st.lists(st.from_regex(r"/dev/[a-z]{1,8}(/[a-zA-Z0-9]{1,12})?", fullmatch=True), max_size=4, unique=True)
 WIRINGS = st.builds(
@@ -152,6 +164,10 @@ def test_config_toml_the_sdk_and_the_exporter_ask_the_engine_for_the_same(wiring
         "Devices": [device_mapping(path) for path in toml.get("devices", [])],
         "GroupAdd": toml.get("group_add", []),
     }
+    of_services = tomllib.loads(tomli_w.dumps(wiring.service_config_keys()))
+    paths = [path for each in of_services.get("services_devices", {}).values() for path in each]
+    assert device_requests(of_services.get("service_gpus", "")) == job["DeviceRequests"]
+    assert [device_mapping(path) for path in paths] == job["Devices"]
     spec = ContainerSpec(name="x", role="exporter", instance="i", image="image", wiring=wiring)
     for arguments in (wiring.sdk_arguments(), spec.sdk_arguments("sha256:0")):
         names = {"device_requests", "devices", "group_add"}

@@ -94,7 +94,9 @@ def _docker(plan: Plan, entry: Entry) -> dict[str, Any]:
         docker["helper_image"] = plan.helper_image
     if plan.allowed_images:
         docker["allowed_images"] = list(dict.fromkeys((entry.image, *plan.allowed_images)))
-    return docker | entry.wiring.config_keys()
+        # gitlab-runner asks this list about services, and the other one about jobs alone.
+        docker["allowed_services"] = docker["allowed_images"]
+    return docker | entry.wiring.config_keys() | entry.wiring.service_config_keys()
 
 
 def _volumes(plan: Plan) -> list[str]:

@@ -12,6 +12,8 @@ from gpurig.provisioning.facts import Gpu
 
 NVIDIA_CDI = "nvidia.com/gpu"
 AMD_CDI = "amd.com/gpu"
+# Any image, whichever registry it is from: `**` stands for folders, none among them (bmatcuk/doublestar).
+ANY_IMAGE = "**/*"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Wiring:
         return ",".join([*fields, f'"{device}"' if len(self.device_ids) > 1 else device])
 
     def config_keys(self) -> dict[str, Any]:
-        """The keys of `[runners.docker]`; only those that are set."""
+        """The keys of `[runners.docker]` for a job's own container; only those that are set."""
         keys: dict[str, Any] = {}
         if self.gpus:
             keys["gpus"] = self.gpus
@@ -53,6 +55,20 @@ class Wiring:
             keys["devices"] = list(self.devices)
         if self.group_add:
             keys["group_add"] = list(self.group_add)
+        return keys
+
+    def service_config_keys(self) -> dict[str, Any]:
+        """The keys of `[runners.docker]` that give a job's services the same; only those that are set.
+
+        gitlab-runner knows both from 17.10 on (common/config.go: ServiceGpus, ServicesDevices), and passes over keys
+        that it does not know. Device files go by the pattern of a service's image; groups it gives to no service, so
+        that these open an AMD card as root or with the card's group as their own.
+        """
+        keys: dict[str, Any] = {}
+        if self.gpus:
+            keys["service_gpus"] = self.gpus
+        if self.devices:
+            keys["services_devices"] = {ANY_IMAGE: list(self.devices)}
         return keys
 
     def sdk_arguments(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import yaml
 
 _GLOBAL = frozenset({"stages", "variables", "image", "default", "before_script", "after_script"})
 _JOB = frozenset(
-    "stage tags image script before_script after_script variables needs dependencies artifacts timeout when".split()  # noqa: SIM905 - one line
+    {"stage", "tags", "image", "services", "script", "before_script", "after_script", "variables", "needs"}
+    | {"dependencies", "artifacts", "timeout", "when"}
 )
 _DEFAULTS = ("image", "tags", "before_script", "after_script", "artifacts", "timeout")
 _STAGES = ("build", "test", "deploy")
@@ -42,6 +43,19 @@ class ArtifactSpec:
 
 
 @dataclass(frozen=True)
+class ServiceSpec:
+    """A container beside the job's; `variables` are its own, `user` is whom it runs as."""
+
+    name: str
+    alias: str = ""
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    pull_policy: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """One job of a configuration.
 
@@ -59,6 +73,7 @@ class JobSpec:
     image: str = ""
     entrypoint: tuple[str, ...] = ()
     pull_policy: tuple[str, ...] = ()
+    services: tuple[ServiceSpec, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] | None = None
     dependencies: tuple[str, ...] | None = None
@@ -137,12 +152,29 @@ def _job(name: str, body: Mapping[str, Any], stages: Sequence[str]) -> JobSpec:
         image=image["name"],
         entrypoint=tuple(image.get("entrypoint", ())),
         pull_policy=_lines(image.get("pull_policy", ())),
+        services=tuple(_service(one) for one in body.get("services", ())),
         variables=_variables(body),
         needs=_needs(body.get("needs")),
         dependencies=_dependencies(body),
         artifacts=_artifacts(body.get("artifacts", {})),
         when=body.get("when", "on_success"),
         timeout_s=_seconds(body["timeout"]) if "timeout" in body else _DEFAULT_TIMEOUT_S,
+    )
+
+
+def _service(body: str | Mapping[str, Any]) -> ServiceSpec:
+    if isinstance(body, str):
+        return ServiceSpec(body)
+    _refuse_unknown("services", body, frozenset("name alias command entrypoint pull_policy variables docker".split()))  # noqa: SIM905 - one line
+    _refuse_unknown("services/docker", body.get("docker", {}), frozenset({"user"}))
+    return ServiceSpec(
+        name=body["name"],
+        alias=body.get("alias", ""),
+        command=tuple(body.get("command", ())),
+        entrypoint=tuple(body.get("entrypoint", ())),
+        pull_policy=_lines(body.get("pull_policy", ())),
+        variables=_variables(body),
+        user=str(body.get("docker", {}).get("user", "")),
     )
 
 

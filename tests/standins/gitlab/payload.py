@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from standins.gitlab.ci_config import ServiceSpec
 from standins.gitlab.model import Job, Variable, stamp
 from standins.gitlab.state import artifact_sources
 
@@ -71,7 +72,7 @@ def job_request(job: Job, origin: str) -> dict[str, Any]:
         "steps": _steps(job),
         "hooks": [],
         "image": _image(job),
-        "services": [],
+        "services": [_service(spec) for spec in job.spec.services],
         "artifacts": _artifacts(job),
         "cache": [],
         "credentials": [],
@@ -193,6 +194,19 @@ def _image(job: Job) -> dict[str, Any] | None:
         "ports": [],
         "executor_opts": {},
         "pull_policy": list(job.spec.pull_policy),
+    }
+
+
+def _service(spec: ServiceSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "alias": spec.alias or None,
+        "command": list(spec.command) or None,
+        "entrypoint": list(spec.entrypoint) or None,
+        "ports": [],
+        "variables": [{"key": key, "value": value, "public": True} for key, value in spec.variables.items()],
+        "executor_opts": {"docker": {"user": spec.user}} if spec.user else {},
+        "pull_policy": list(spec.pull_policy),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from standins.runner.config_keys import DOCKER, GLOBAL, RUNNER
 
-# What this runner acts on, or what changes nothing in the tests (`services_*`: there are no services here).
+# What this runner acts on, or what changes nothing in the tests.
 _DONE_GLOBAL = frozenset({"concurrent", "check_interval", "log_level", "log_format", "listen_address", "runners"})
 _DONE_RUNNER = frozenset(
     {"name", "limit", "request_concurrency", "url", "id", "token", "token_obtained_at", "token_expires_at"}
@@ -23,6 +23,7 @@ _DONE_DOCKER = frozenset(
     | {"device_cgroup_rules", "disable_cache", "volumes", "extra_hosts", "network_mode", "pid_mode", "ipcmode", "dns"}
     | {"allowed_images", "allowed_pull_policies", "pull_policy", "shm_size", "tmpfs", "sysctls", "helper_image"}
     | {"container_labels", "cgroup_parent", "userns_mode", "host"}
+    | {"allowed_services", "service_gpus", "services_devices", "wait_for_services_timeout"}
 )
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),

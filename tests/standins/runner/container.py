@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import docker
@@ -71,7 +71,18 @@ def choose_image(client: docker.DockerClient, payload: Payload) -> str:
     allowed = settings.get("allowed_images") or []
     if name != default and allowed and not any(devices.matches(pattern, name) for pattern in allowed):
         raise SystemFailure(f"disallowed image: {name} is not in allowed_images", "runner_configuration_error")
-    policies = tuple(wanted.get("pull_policy") or ()) or payload.entry.pull_policies
+    provide(client, payload, name, wanted.get("pull_policy") or ())
+    return name
+
+
+def provide(client: docker.DockerClient, payload: Payload, name: str, wanted: Sequence[str]) -> None:
+    """Have an image on the engine, by the policies that are wanted or the entry's.
+
+    Raises:
+        SystemFailure: a policy is not allowed, or none of them has it.
+    """
+    settings = payload.entry.docker
+    policies = tuple(wanted) or payload.entry.pull_policies
     permitted = settings.get("allowed_pull_policies") or payload.entry.pull_policies
     if not set(policies) <= set(permitted):
         raise SystemFailure(
@@ -81,7 +92,6 @@ def choose_image(client: docker.DockerClient, payload: Payload) -> str:
     problems = [problem for policy in policies if (problem := _provide(client, name, policy)) is not None]
     if len(problems) == len(policies):
         raise SystemFailure(f"failed to pull image {name}: {'; '.join(problems)}", "image_pull_failure")
-    return name
 
 
 def _provide(client: docker.DockerClient, name: str, policy: str) -> str | None:
@@ -115,8 +125,8 @@ def binds(client: docker.DockerClient, payload: Payload) -> list[str]:
     return found
 
 
-def specification(payload: Payload, image: str, volumes: list[str]) -> dict[str, Any]:
-    """What POST /containers/create gets.
+def specification(payload: Payload, image: str, volumes: list[str], hosts: list[str]) -> dict[str, Any]:
+    """What POST /containers/create gets; `hosts` are its services, as "alias:address".
 
     Raises:
         SystemFailure: a setting that the engine's types cannot hold.
@@ -144,7 +154,7 @@ def specification(payload: Payload, image: str, volumes: list[str]) -> dict[str,
     if wanted.get("entrypoint") and not settings.get("disable_entrypoint_overwrite"):
         specified["Entrypoint"] = wanted["entrypoint"]
     try:
-        specified["HostConfig"] = _host_config(settings, volumes)
+        specified["HostConfig"] = _host_config(settings, volumes, hosts)
     except ValueError as error:
         raise SystemFailure(str(error)) from error
     return specified
@@ -156,7 +166,7 @@ def container_name(payload: Payload) -> str:
     return re.sub(r"[^a-z0-9-]", "", name.lower()).strip("-")
 
 
-def _host_config(settings: Mapping[str, Any], volumes: list[str]) -> dict[str, Any]:
+def _host_config(settings: Mapping[str, Any], volumes: list[str], hosts: list[str]) -> dict[str, Any]:
     sizes = {
         api: devices.size_bytes(settings[key])
         for key, api in (
@@ -187,7 +197,7 @@ def _host_config(settings: Mapping[str, Any], volumes: list[str]) -> dict[str, A
         "CapAdd": settings.get("cap_add", []),
         "CapDrop": settings.get("cap_drop", []),
         "SecurityOpt": settings.get("security_opt", []),
-        "ExtraHosts": settings.get("extra_hosts", []),
+        "ExtraHosts": [*settings.get("extra_hosts", []), *hosts],
         "NetworkMode": settings.get("network_mode") or "default",
         "PidMode": settings.get("pid_mode", ""),
         "IpcMode": settings.get("ipcmode", ""),

@@ -82,10 +82,13 @@ def size_bytes(text: str) -> int:
 
 
 def matches(pattern: str, image: str) -> bool:
-    """Whether `image` fits a pattern of `allowed_images`: `*` stays between slashes, `**` does not."""
-    places = {"**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", "}": ")", ",": "|"}
+    """Whether `image` fits a pattern of `allowed_images`: `*` stays between slashes, `**` does not.
+
+    `**/` is any folders, none among them (bmatcuk/doublestar).
+    """
+    places = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", "}": ")", ",": "|"}
     expression = re.sub(
-        r"\*\*|[*?{},]|[^*?{},]+",
+        r"\*\*/|\*\*|[*?{},]|[^*?{},]+",
         lambda found: places.get(found[0], re.escape(found[0])),
         pattern,
     )

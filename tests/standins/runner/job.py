@@ -17,7 +17,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import socket as streams
 
 from standins.runner import container as containers
-from standins.runner import sources
+from standins.runner import services, sources
 from standins.runner.client import VERSION, Client, GitLabError
 from standins.runner.masking import Masker
 from standins.runner.payload import Payload
@@ -91,7 +91,11 @@ class Job:
             sources.clone(payload, project)
             say(f"Checking out {payload.body['git_info']['sha'][:8]} as detached HEAD...")
             sources.download(self._client, payload, project, say)
-            with self._build_container(image) as container:
+            volumes = containers.binds(self._engine, payload)
+            with (
+                services.running(self._engine, payload, volumes, say) as hosts,
+                self._build_container(containers.specification(payload, image, volumes, hosts)) as container,
+            ):
                 container.put_archive("/", sources.pack(project, payload.files, payload))
                 main, after = _scripts(payload)
                 code = self._execute(container, main, payload.timeout_s)
@@ -108,9 +112,8 @@ class Job:
         return code
 
     @contextlib.contextmanager
-    def _build_container(self, image: str) -> Iterator[Any]:
+    def _build_container(self, specification: dict[str, Any]) -> Iterator[Any]:
         payload = self._payload
-        specification = containers.specification(payload, image, containers.binds(self._engine, payload))
         name = f"{containers.container_name(payload)}-{payload.id:08x}-build"
         api: Any = self._engine.api
         created = api.create_container_from_config(specification, name)

@@ -71,6 +71,13 @@ class Payload:
             for key, value in plain.items()
         }
 
+    @property
+    def public_environment(self) -> dict[str, str]:
+        """What a service has of the job's variables: the runner's own and those that GitLab calls public."""
+        known = {item["key"] for item in self.body["variables"]}
+        public = {item["key"] for item in self.body["variables"] if item.get("public")}
+        return {key: value for key, value in self.environment.items() if key in public or key not in known}
+
     def _items(self) -> list[dict[str, Any]]:
         entry = self.entry
         own = {
