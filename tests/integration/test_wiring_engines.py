@@ -151,7 +151,7 @@ def _usable(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _prove(rig: Rig, plan: Plan, seen: Mapping[str, Any], gitlab: GitLab, folder: Path) -> None:
-    """A container by the SDK, a job by config.toml and the exporter's container see what the host saw of theirs."""
+    """A container by the SDK, a job and its service by config.toml and the exporter see what the host saw of theirs."""
     (image,) = plan.job_images
     host = {gpu["uuid"]: gpu for gpu in _usable(seen)}
     text = wired_box.config_text(plan, gitlab)
@@ -166,6 +166,8 @@ def _prove(rig: Rig, plan: Plan, seen: Mapping[str, Any], gitlab: GitLab, folder
             job = wired_box.run_job(gitlab, [_QUIET], tag=f"entry-{number}")
             assert job.status == "success", job.log
             assert _usable(wired_box.json_in(job.log)) == expected, "by config.toml"
+        # Of the last entry, whose cards are not the first that a wrong setting would give.
+        assert _usable(_seen_by_service(image, gitlab, f"entry-{number}")) == expected, "a service by config.toml"
     exporter = plan.containers[-1]
     assert exporter.role == "exporter"
     one_shot = replace(
@@ -179,6 +181,18 @@ def _prove(rig: Rig, plan: Plan, seen: Mapping[str, Any], gitlab: GitLab, folder
         restart=False,
     )
     assert _usable(json.loads(_run(rig, one_shot))) == list(host.values()), "the exporter"
+
+
+def _seen_by_service(image: str, gitlab: GitLab, tag: str) -> dict[str, Any]:
+    """What a job's service detects: they have a volume in common."""
+    path = f"/cache/{uuid.uuid4().hex}"
+    # As root: a service has no groups but its user's own, and AMD's device files are a group's.
+    command = ["sh", "-c", f"({_QUIET}) > {path}.new; mv {path}.new {path}"]
+    service = {"name": image, "alias": "seer", "command": command, "docker": {"user": "root"}}
+    script = [f"until [ -e {path} ]; do sleep 0.1; done", f"cat {path}"]
+    job = wired_box.run_job(gitlab, script, tag=tag, services=[service])
+    assert job.status == "success", job.log
+    return wired_box.json_in(job.log)
 
 
 # Exit code 4 says that a card is there which the container cannot use: the other entries' AMD cards.

@@ -11,7 +11,7 @@ import subprocess  # noqa: TID251 - a runner that is ended by a signal
 import sys
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,11 +152,12 @@ def runner_process(engine: docker.DockerClient, address: str, folder: Path, text
         running.remove_leftovers(engine, folder)
 
 
-def run_job(server: GitLab, script: list[str], *, tag: str) -> Job:
-    """Run a job with this script on the runner that has the tag, to its end."""
+def run_job(server: GitLab, script: list[str], *, tag: str, services: Sequence[Mapping[str, Any]] = ()) -> Job:
+    """Run a job with this script on the runner that has the tag, to its end; `services` as .gitlab-ci.yml has them."""
     project = server.state.projects[min(server.state.projects)]
     name = f"job-{uuid.uuid4().hex[:6]}"
-    job = server.create_pipeline(project, json.dumps({name: {"tags": [tag], "script": script}})).job(name)
+    keys = {"tags": [tag], "script": script, **({"services": list(services)} if services else {})}
+    job = server.create_pipeline(project, json.dumps({name: keys})).job(name)
     server.wait_for_jobs([job], 120)
     return job
 

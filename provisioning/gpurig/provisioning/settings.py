@@ -117,7 +117,7 @@ class Settings(BaseModel):
         concurrent: jobs at a time in one runner entry.
         cpu: make a CPU runner, whatever GPUs are there.
         extra_tags: tags besides those that the hardware gives.
-        allowed_images: patterns of images that jobs may ask for; any where empty.
+        allowed_images: patterns of images that jobs and their services may ask for; any where empty.
         allowed_pull_policies: what jobs may ask for; "never" alone keeps jobs to the images that are on the box.
         run_untagged: take jobs without tags.
         description: what the runners are called in GitLab, before their hardware; "NAME on HOSTNAME" where "".
