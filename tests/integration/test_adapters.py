@@ -159,7 +159,8 @@ def test_an_adapter_that_was_not_loaded_is_an_error_of_its_request_alone(
 @pytest.mark.parametrize("shape", tiny_shapes())
 def test_every_kind_of_model_takes_an_adapter(shape: str, tmp_path: Path) -> None:
     base = write_random(tmp_path / "base.gguf", tiny_shapes()[shape])
-    targets = ("blk.0.ssm_in.weight", "blk.1.ssm_out.weight") if shape == "recurrent" else TARGETS
+    recurrent = ("blk.0.ssm_in.weight", "blk.1.ssm_out.weight")
+    targets = {"recurrent": recurrent, "hybrid": ("blk.0.ssm_in.weight", "blk.1.attn_v.weight")}.get(shape, TARGETS)
     lora = write_lora(tmp_path / "lora.gguf", base, targets=targets)
     merged = answers(write_merged(tmp_path / "merged.gguf", base, {lora: 1.0}), requests(6))
     engine = engine_of(with_adapters(model_of(base), [adapter_of(lora)]))

@@ -141,7 +141,7 @@ def test_a_run_with_other_questions_and_one_question_alone_are_served_too(bench:
     alone = dataclasses.replace(requests(seed=8)[2], id="alone")
     bench.run([alone])
     # A state of several caches is read by a context with as many sequences only.
-    assert bench.restored == (bench.model.gguf.architecture != "gemma2")
+    assert bench.restored == (bench.model.gguf.architecture not in {"gemma2", "granitehybrid"})
 
 
 def test_another_number_of_sequences_reads_the_same_states(llama: Bench) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from standins.model_shapes.blocks import dense
-from standins.model_shapes.recurrent import mamba
+from standins.model_shapes.recurrent import granite_hybrid, mamba
 from standins.model_shapes.shape import Shape
 from standins.tiny_gguf import gguf_bytes, vocabulary
 
@@ -26,7 +26,12 @@ def tiny_shapes() -> dict[str, Shape]:
         "grouped", architecture="qwen2", bias=True, tied=True, context=512,
         width=64, layers=2, heads=4, kv_heads=1, inner=128, vocabulary=size,
     )  # fmt: skip
-    return {"sliding window": window, "grouped heads": grouped, "recurrent": mamba(width=64, layers=2, vocabulary=size)}
+    return {
+        "sliding window": window,
+        "grouped heads": grouped,
+        "recurrent": mamba(width=64, layers=2, vocabulary=size),
+        "hybrid": granite_hybrid(width=64, layers=2, heads=4, state=16, every=2, vocabulary=size),
+    }
 
 
 def write_random(path: Path, shape: Shape, *, seed: int = 1, poison: str = "") -> Path:

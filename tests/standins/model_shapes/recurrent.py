@@ -31,11 +31,13 @@ def mamba(*, width: int = 2560, layers: int = 64, vocabulary: int = 50280) -> Sh
     return Shape("mamba-2.8b", "mamba", metadata, tensors, vocabulary)
 
 
-def granite_hybrid() -> Shape:
-    width, layers, heads, kv_heads, inner, vocabulary = 2048, 40, 32, 8, 8192, 100352
-    ssm_inner, state, groups, ssm_heads, kernel = 4096, 128, 1, 64, 4
-    attention = {5, 15, 25, 35}
-    metadata = attention_metadata(width, layers, heads, None, 64, 131072) | {
+def granite_hybrid(
+    *, width: int = 2048, layers: int = 40, heads: int = 32, state: int = 128, every: int = 10, vocabulary: int = 100352
+) -> Shape:
+    kv_heads, inner, size = heads // 4, 4 * width, width // heads
+    ssm_inner, groups, ssm_heads, kernel = 2 * width, 1, 2 * heads, 4
+    attention = {index for index in range(layers) if index % every == every // 2}
+    metadata = attention_metadata(width, layers, heads, None, size, 131072) | {
         "attention.head_count_kv": [kv_heads if index in attention else 0 for index in range(layers)],
         "feed_forward_length": inner,
         "ssm.conv_kernel": kernel, "ssm.inner_size": ssm_inner, "ssm.state_size": state,
@@ -47,7 +49,7 @@ def granite_hybrid() -> Shape:
         block = f"blk.{index}."
         tensors += [(block + "attn_norm.weight", (width,)), (block + "ffn_norm.weight", (width,))]
         if index in attention:
-            tensors += attention_tensors(block, width, heads * 64, kv_heads * 64, bias=False)
+            tensors += attention_tensors(block, width, heads * size, kv_heads * size, bias=False)
         else:
             tensors += [
                 (block + "ssm_in.weight", (width, 2 * ssm_inner + 2 * groups * state + ssm_heads)),
