@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpurig.evaljobs.stages import RunSettings, StageOutcome
 
 
-@click.command(epilog="Example: gpurig-job generate examples/ci-jobs --out report")
+@click.command(epilog="Example: gpurig-job generate examples/ci-jobs --out report --shard 1/4")
 @stage_options
 @model_options
 def generate(*, suite: Path, out: Path, selection: Selection, models: ModelOptions) -> None:
@@ -66,7 +66,7 @@ def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) ->
         click.echo(f"{outcome.failed} samples failed; the report says why", err=True)
 
 
-@click.command("eval", epilog="Example: gpurig-job eval examples/ci-jobs --out report")
+@click.command("eval", epilog="Example: gpurig-job eval examples/ci-jobs --out report --tag write --sample 10")
 @stage_options
 @model_options
 @gpu_use_option
