@@ -214,6 +214,7 @@ from gpurig.evaljobs.harness import register
 register(); register()
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
+from gpurig.evaljobs.inference.context import Context
 
 lm = get_model("gpurig")(sys.argv[1], max_length=200)
 exact = get_model("gpurig")(sys.argv[1], max_length=200, exact=True)
@@ -236,6 +237,22 @@ found = {
     "exact": ask("loglikelihood", *[(prompt, word) for word in words], lm=exact),
     "exact, alone": [ask("loglikelihood", (prompt, word), lm=exact)[0] for word in words],
 }
+fed = []
+compute = Context.compute
+def counted(self, step):
+    fed.extend(len(row.tokens) for row in step.rows)
+    return compute(self, step)
+Context.compute = counted
+examples = "stages: [build, test]\n" * 12
+choices = [f" {word}" for word in words[:2] + words[3:]]
+questions = [(f"{examples}job-{number}:\n  stage:", choice) for number in range(10) for choice in choices]
+ask("loglikelihood", *questions)
+found["fed"] = sum(fed)
+# The last token is not fed.
+sequences = [lm.tok_encode(context + choice)[:-1] for context, choice in questions]
+found["asked"] = sum(map(len, sequences))
+found["distinct"] = len({tuple(tokens[: end + 1]) for tokens in sequences for end in range(len(tokens))})
+Context.compute = compute
 for name, wrong in (("no cache", {"cache": "f64"}), ("no file", {"chat_template": "no.jinja"})):
     try:
         get_model("gpurig")(sys.argv[1], **wrong)
@@ -285,6 +302,9 @@ def test_a_python_program_uses_the_model_as_any_other_of_the_harness(reference: 
         assert greedy == other_greedy
     # To the last bit, whatever else is asked.
     assert found["exact"] == found["exact, alone"]
+    # Few-shot examples and the choices' question are computed once.
+    assert found["asked"] > 4 * found["distinct"]
+    assert found["fed"] < 1.2 * found["distinct"]
     assert found["beams"] == ["InputError", "the generation argument num_beams=4 is not known here"]
     assert found["no temperature"][0] == "InputError"
     assert "temperature" in found["no temperature"][1]
