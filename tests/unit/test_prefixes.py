@@ -86,7 +86,7 @@ def test_a_state_is_read_by_the_same_identity_only(tmp_path: Path) -> None:
     other = store(tmp_path, flash=1)
     assert list(other.stored()) == []
     assert other.read(prefix(1, 2)) is None
-    assert next(tmp_path.iterdir()).stat().st_mode & 0o077 == 0
+    assert next(tmp_path.iterdir()).stat().st_mode & 0o777 == 0o644
 
 
 @given(position=st.integers(0, 10**6), byte=st.integers(1, 255), cut=st.integers(0, 200))

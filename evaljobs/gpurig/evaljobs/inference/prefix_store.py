@@ -107,8 +107,9 @@ class PrefixStore:
             self._say("full", f"its limit of {self._settings.limit_bytes / 2**30:.1f} GiB is reached; more is not kept")
             return
         try:
-            # A power cut may leave it damaged: that is found out, and costs computing it again.
-            write_atomic(path, body + hashlib.sha256(body).digest(), mode=0o600, sync=False)
+            # A power cut may leave it damaged: that is found out, and costs computing it again. Others may read it:
+            # gitlab-runner restores a cache as root, and a job's user may be another one.
+            write_atomic(path, body + hashlib.sha256(body).digest(), sync=False)
         except PrerequisiteError as error:
             self.full = True
             self._say("full", error.message)
