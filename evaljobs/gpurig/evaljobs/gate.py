@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.results import Gate, GateRule, Metric
+from gpurig.evaljobs.results import Gate, GateRule, JudgeFitness, Metric
 from gpurig.evaljobs.suites.suite import GateRuleSpec
 
 
@@ -19,7 +19,15 @@ def apply_gate(rules: Sequence[GateRuleSpec], metrics: Sequence[Metric]) -> Gate
         InputError: a rule names a metric that the run does not have, or one that is no number.
     """
     outcomes = tuple(_apply(rule, metric) for rule in rules for metric in _meant(rule, metrics))
-    return Gate(passed=all(outcome.passed for outcome in outcomes), rules=outcomes)
+    passed = all(outcome.passed for outcome in outcomes)
+    return Gate(passed=passed, reason="" if passed else "threshold", rules=outcomes)
+
+
+def judged(gate: Gate, judges: Sequence[JudgeFitness]) -> Gate:
+    """The gate of a run whose judges were calibrated: where one is unfit, nothing that it said counts, and it fails."""
+    if all(judge.fit for judge in judges):
+        return gate
+    return gate.model_copy(update={"passed": False, "reason": "judge"})
 
 
 def _meant(rule: GateRuleSpec, metrics: Sequence[Metric]) -> list[Metric]:

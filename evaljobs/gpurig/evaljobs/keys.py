@@ -114,7 +114,7 @@ def check_basis(suite: Suite, sample: Sample, generation: Generation) -> str:
 
 def grade_basis(suite: Suite, sample: Sample, output: str) -> str:
     """Over an answer, the sample, and what the suite tells the grader; the passing score is no part of a verdict."""
-    grader = suite.grader.model_dump(mode="json", exclude={"pass_score"}) if suite.grader else {}
+    grader = suite.grader.model_dump(mode="json", exclude={"pass_score", "calibration"}) if suite.grader else {}
     return digest(
         {
             "output": _sha256(output),

@@ -221,7 +221,7 @@ class Floor(Part):
     metric: str
     minimum: float | None = None
     maximum: float | None = None
-    value: float
+    value: float | None
     passed: bool
 
 
@@ -234,6 +234,10 @@ class JudgeFitness(Part):
         true_positive_rate, true_negative_rate: of answers that people found good, and bad.
         flip_rate: of pairs whose verdict changed with their order; None without pairs.
         calibration_error: expected calibration error of its probabilities, 0 ... 1.
+        corrupted: good answers that were spoilt on purpose; `corrupted_rejected_rate`: the share that it found bad;
+            `corrupted_passed`: the first that it let pass.
+        errors: answers to which it could not give a verdict; each counts as a wrong one.
+        disagreements: the first answers on which it and people differ.
         fit: every floor is met.
     """
 
@@ -244,8 +248,17 @@ class JudgeFitness(Part):
     kappa_high: float | None = None
     true_positive_rate: float | None = None
     true_negative_rate: float | None = None
+    true_positive_low: float | None = None
+    true_positive_high: float | None = None
+    true_negative_low: float | None = None
+    true_negative_high: float | None = None
     flip_rate: float | None = None
     calibration_error: float | None = None
+    corrupted: int = 0
+    corrupted_rejected_rate: float | None = None
+    corrupted_passed: tuple[str, ...] = ()
+    errors: int = 0
+    disagreements: tuple[str, ...] = ()
     floors: tuple[Floor, ...] = ()
     fit: bool
 

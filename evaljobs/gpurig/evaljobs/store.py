@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, write_problem
+from gpurig.evaljobs.grading.calibration import calibration_items
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
 from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
 from gpurig.evaljobs.suites.suite import Suite
@@ -27,6 +28,7 @@ from gpurig.evaljobs.suites.trials import trials_of
 GENERATIONS = "generations.jsonl"
 CHECKS = "checks.jsonl"
 GRADES = "grades.jsonl"
+CALIBRATION = "calibration.jsonl"
 
 R = TypeVar("R", Generation, Checked, Grade)
 
@@ -68,6 +70,7 @@ class RunRecords:
     generations: Mapping[str, Generation]
     checks: Mapping[str, Checked]
     grades: Mapping[str, Grade]
+    calibration: Mapping[str, Grade] = field(default_factory=dict)
 
 
 def read_stage(path: Path, kind: type[R]) -> StageFile[R]:
@@ -123,6 +126,25 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
             for name, record in read_stage(out / GRADES, Grade).finished().items()
             if name in generations and record.basis == grade_basis(suite, samples[name], generations[name].output)
         },
+        calibration=read_calibration(out, suite),
+    )
+
+
+def read_calibration(out: Path, suite: Suite) -> dict[str, Grade]:
+    """The grader's verdicts on what people judged, by the answer's id, for suite and calibration set as they are now.
+
+    Raises:
+        InputError: a damaged file, or a wrong calibration set. PrerequisiteError: no permission.
+    """
+    items = {item.id: item for item in calibration_items(suite)}
+    return (
+        {
+            name: record
+            for name, record in read_stage(out / CALIBRATION, Grade).finished().items()
+            if name in items and record.basis == grade_basis(suite, items[name].sample, items[name].output)
+        }
+        if items
+        else {}
     )
 
 

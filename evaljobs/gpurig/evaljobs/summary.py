@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.gate import apply_gate
+from gpurig.evaljobs.gate import apply_gate, judged
+from gpurig.evaljobs.grading.calibration import calibration_items, fitness
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
 from gpurig.evaljobs.results import (
     GeneratorRef,
     JobGpuUse,
     JobRef,
+    JudgeFitness,
     Metric,
     Results,
     SampleGrade,
@@ -58,6 +60,7 @@ def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts:
     _demand("check", [trial for trial in answered if suite.checks_of(trial.sample)], records.checks)
     if suite.grader:
         _demand("grade", answered, records.grades)
+    judges = _judges(suite, records)
     generations = [records.generations[trial.id] for trial in trials]
     grades = [records.grades[trial.id] for trial in trials if trial.id in records.grades] if suite.grader else []
     done = tuple(_result(suite, trial, records) for trial in trials)
@@ -101,8 +104,21 @@ def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts:
         samples=done,
         metrics=metrics,
         # A run of some of the generators is judged by what the suite demands of these.
-        gate=apply_gate([rule for rule in suite.gate if rule.generator in {None, *names}], metrics),
+        gate=judged(apply_gate([rule for rule in suite.gate if rule.generator in {None, *names}], metrics), judges),
+        judges=judges,
     )
+
+
+def _judges(suite: Suite, records: RunRecords) -> tuple[JudgeFitness, ...]:
+    """How fit the grader is, where the suite has a calibration set."""
+    items = calibration_items(suite)
+    missing = sum(item.id not in records.calibration for item in items)
+    if missing:
+        raise InputError(
+            f"the grader has not judged {missing} of the {len(items)} answers that it is calibrated on",
+            hint="run `gpurig-job grade` or `gpurig-job calibrate` first, with the same suite and --out",
+        )
+    return (fitness(suite.grader, items, records.calibration),) if suite.grader and items else ()
 
 
 def _together(generations: Sequence[Generation]) -> Together | None:

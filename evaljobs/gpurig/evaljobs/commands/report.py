@@ -16,6 +16,7 @@ from gpurig.common.terminal import harmless
 from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
 from gpurig.evaljobs.gpu_use import GPU_USE_FOLDER, find_gpu_use
 from gpurig.evaljobs.options import stage_options
+from gpurig.evaljobs.report.judges import unfit
 from gpurig.evaljobs.report.note import note_markdown
 from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import number, rule_text
@@ -87,6 +88,8 @@ def conclude(results: Results, out: Path, note: NoteOptions) -> None:
         problem = error
         if note.mode == "auto" or not results.gate.passed:
             say_error("gpurig-job: warning", error)
+    if told := unfit(results.judges):
+        raise GateFailedError(told, hint="its grades count for nothing; docs/graders.md says what helps")
     failed = [rule for rule in results.gate.rules if not rule.passed]
     if failed:
         demands = "; ".join(f"{rule_text(rule)}, but it is {number(rule.value)}" for rule in failed)

@@ -6,6 +6,7 @@ import textwrap
 
 from gpurig.common.terminal import harmless, shorten, table
 from gpurig.evaljobs.report.gpu_use import own_text
+from gpurig.evaljobs.report.judges import unfit
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
@@ -50,6 +51,8 @@ def terminal_summary(results: Results, folder: str) -> str:
         lines.append("")
     for rule in results.gate.rules:
         lines.append(f"  {'ok    ' if rule.passed else 'FAILED'}  {rule_text(rule)}: {number(rule.value)}")
+    if told := unfit(results.judges):
+        lines += textwrap.wrap(harmless(f"  UNFIT   {told}"), _WIDTH, subsequent_indent="          ")
     use = own_text(results)
     if use:
         lines += textwrap.wrap(harmless(use), _WIDTH, break_on_hyphens=False)

@@ -94,7 +94,9 @@ def verdict(results: Results) -> str:
     """The run in one line."""
     passed = sum(sample.passed for sample in results.samples)
     word = "Gate passed" if results.gate.passed else "Gate FAILED"
-    if not results.gate.rules:
+    if results.gate.reason == "judge":
+        word = "Gate FAILED (unfit grader)"
+    elif not results.gate.rules:
         word = "No gate"
     return f"{word}: {passed} of {len(results.samples)} {things(results)} passed"
 

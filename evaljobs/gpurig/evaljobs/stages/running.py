@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpurig.common.gguf import read_gguf
+from gpurig.evaljobs.grading.calibration import calibration_items
 from gpurig.evaljobs.models import find_model
 from gpurig.evaljobs.stages.checking import check
 from gpurig.evaljobs.stages.generating import generate
@@ -20,6 +21,7 @@ def run_stages(settings: RunSettings) -> int:
         InputError: a template asks for what a sample lacks; a damaged model or record file.
         PrerequisiteError: a model, memory or a permission is missing.
     """
+    calibration_items(settings.suite)  # what is wrong with them is said before an hour of generating, too
     grader = settings.suite.grader
     if grader is not None:
         # That the grader is missing is said before an hour of generating, not after it.

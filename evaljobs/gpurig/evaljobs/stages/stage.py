@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gpurig.common.terminal import harmless
 from gpurig.evaljobs.adapters import open_adapter, with_adapters
 from gpurig.evaljobs.engine import (
     Completion,
+    Engine,
     EngineProvider,
     EngineSettings,
     PrefixSettings,
@@ -130,6 +132,15 @@ def answers_to(
     settings: RunSettings, model: ModelFile, context: int, requests: Sequence[Request]
 ) -> Iterator[Completion]:
     """Load the model, answer the requests, free the model."""
+    with loaded_when_asked(settings, model, context) as ask:
+        yield from ask(requests)
+
+
+@contextlib.contextmanager
+def loaded_when_asked(
+    settings: RunSettings, model: ModelFile, context: int
+) -> Iterator[Callable[[Sequence[Request]], Iterator[Completion]]]:
+    """What answers requests with a model that is loaded at the first of them, once; leaving frees it."""
     how = EngineSettings(
         context,
         thread_count(model, settings.threads),
@@ -137,8 +148,15 @@ def answers_to(
         exact=settings.exact,
         prefixes=settings.prefixes,
     )
-    with settings.provider.open(model, how) as engine:
-        yield from answered_with_probe(engine, requests)
+    with contextlib.ExitStack() as stack:
+        engines: list[Engine] = []
+
+        def ask(requests: Sequence[Request]) -> Iterator[Completion]:
+            if not engines:
+                engines.append(stack.enter_context(settings.provider.open(model, how)))
+            return answered_with_probe(engines[0], requests)
+
+        yield ask
 
 
 def answered_trials(settings: RunSettings) -> dict[str, Generation]:

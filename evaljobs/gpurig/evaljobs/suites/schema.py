@@ -19,7 +19,7 @@ from gpurig.evaljobs.checks import CHECKS
 from gpurig.evaljobs.checks.kind import Check
 from gpurig.evaljobs.suites.datasets import DatasetSpec
 from gpurig.evaljobs.suites.epochs import EpochsSpec
-from gpurig.evaljobs.suites.suite import AdapterSpec, SuiteFile
+from gpurig.evaljobs.suites.suite import AdapterSpec, CalibrationSpec, SuiteFile
 
 _REF = "#/definitions/{model}"
 _ATTRIBUTE = re.compile(r"^    ([a-z_]+(?:, [a-z_]+)*): (.*)$")
@@ -27,7 +27,7 @@ _ATTRIBUTE = re.compile(r"^    ([a-z_]+(?:, [a-z_]+)*): (.*)$")
 
 def suite_schema() -> dict[str, Any]:
     """The schema, as JSON data."""
-    models: tuple[type[BaseModel], ...] = (SuiteFile, DatasetSpec, EpochsSpec, AdapterSpec)
+    models: tuple[type[BaseModel], ...] = (SuiteFile, DatasetSpec, EpochsSpec, AdapterSpec, CalibrationSpec)
     _, made = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions: dict[str, Any] = made["$defs"]
     for model in _models(*models):

@@ -105,6 +105,38 @@ class GeneratorSpec(Strict):
     sampling: SamplingSpec = SamplingSpec()
 
 
+JudgeMetric = Literal[
+    "kappa", "true_positive_rate", "true_negative_rate", "calibration_error", "corrupted_rejected_rate"
+]
+
+
+class CalibrationSpec(Strict):
+    """What shows how far the grader agrees with people, and how far it must.
+
+    Attributes:
+        file: JSON Lines with people's verdicts, relative to the suite (docs/graders.md).
+        corruptions: so many good answers of it are spoilt on purpose, and must be found bad.
+        seed: of the corruptions.
+        floors: the least that the grader must reach; of `calibration_error` the most that it may have.
+    """
+
+    file: NonEmpty
+    corruptions: int = Field(default=0, ge=0, le=10_000)
+    seed: int = Field(default=1, ge=0, lt=2**32)
+    floors: dict[JudgeMetric, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Self:
+        if "corrupted_rejected_rate" in self.floors and not self.corruptions:
+            raise ValueError("floors: corrupted_rejected_rate needs corruptions: say how many, for example 40")
+        return self
+
+
+def _calibration(value: object) -> object:
+    """`calibration: file.jsonl` is short for `calibration: {file: file.jsonl}`."""
+    return {"file": value} if isinstance(value, str) else value
+
+
 class GraderSpec(Strict):
     """Which model judges, and what its verdicts are worth.
 
@@ -112,6 +144,7 @@ class GraderSpec(Strict):
         prompt: Jinja2 template over `input`, `output`, `reference`, `tags`, `vars`, `id`.
         verdicts: every verdict's text and its value, 0 … 1.
         pass_score: the expected value from which a sample passes.
+        calibration: None: nobody knows how far it agrees with people.
 
     The others are as in GeneratorSpec.
     """
@@ -124,6 +157,11 @@ class GraderSpec(Strict):
     context: int | None = Field(default=None, ge=16, le=2**20)
     verdicts: dict[NonEmpty, Probability]
     pass_score: Probability = 0.5
+    calibration: Annotated[
+        CalibrationSpec | None,
+        BeforeValidator(_calibration),
+        WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"defined": "CalibrationSpec"}]}),
+    ] = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _verdicts_differ(self) -> Self:
