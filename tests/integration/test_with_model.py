@@ -19,6 +19,7 @@ from gpurig.common.process import Finished, run
 from gpurig.common.waiting import wait_for
 from standins.serving import write_served
 from standins.tiny_lora import write_lora
+from standins.tiny_shapes import with_position_table, write_random
 
 pytest.importorskip("llama_cpp", reason="the eval extra is not installed")
 JOB = [sys.executable, "-m", "gpurig.evaljobs"]
@@ -213,3 +214,51 @@ def test_a_chat_template_that_is_none_is_refused_before_the_model_is_loaded(path
     template.write_text("{% for message in messages %}\n{{ message.content }")
     done = with_model(str(path), "--chat-template", str(template), "--", "true")
     assert (done.code, done.stderr.splitlines()[0].endswith(": line 2 of the template: unexpected '}'")) == (2, True)
+
+
+# Prompts of about 12 and 300 tokens, and what came of them: the tokens, or the status.
+LENGTHS = """
+import json, os, sys, urllib.error, urllib.request
+def ask(path, **body):
+    headers = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
+    data = json.dumps({"model": "tiny", "temperature": 0, **body}).encode()
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(os.environ["OPENAI_BASE_URL"] + path, data, headers))
+    except urllib.error.HTTPError as error:
+        return error.code
+    return json.load(answer)
+short, long = (ask("/completions", prompt="hello " * times, max_tokens=8) for times in (2, 50))
+print([one if isinstance(one, int) else one["usage"]["completion_tokens"] for one in (short, long)])
+if "--json" in sys.argv:
+    texts = {"a": {"type": "string", "minLength": 150, "maxLength": 160}}
+    schema = {"type": "object", "properties": texts, "required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    words = [{"role": "user", "content": "hello " * 20}]
+    answer = ask("/chat/completions", messages=words, max_tokens=700, response_format=form)
+    written = json.loads(answer["choices"][0]["message"]["content"])
+    print(answer["usage"]["total_tokens"] > 256, len(written["a"]) >= 150)
+"""
+
+
+def test_a_context_longer_than_the_training_is_warned_of_and_answers_follow_their_schema_beyond_it(
+    tmp_path: Path,
+) -> None:
+    path = write_served(tmp_path / "tiny.gguf", context=256)
+    done = with_model(str(path), "--name", "tiny", "--context", "1024", "--", sys.executable, "-c", LENGTHS, "--json")
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == ["[8, 8]", "True True"]
+    warning = "gpurig-job: warning: a context of 1024, and tiny.gguf was trained for 256"
+    assert done.stderr.startswith(warning)
+    assert done.stderr.count("\n") == 1
+    assert with_model(str(path), "--name", "tiny", "--context", "256", "--", "true").stderr == ""
+
+
+def test_a_model_with_a_table_of_positions_is_refused_a_longer_context_and_its_server_survives_long_prompts(
+    tmp_path: Path,
+) -> None:
+    path = write_random(tmp_path / "table.gguf", with_position_table(positions=64))
+    done = with_model(str(path), "--context", "65", "--", "true")
+    assert done.code == 2
+    assert "table.gguf has 64 positions and no more, and the context shall be 65" in done.stderr
+    done = with_model(str(path), "--name", "tiny", "--", sys.executable, "-c", LENGTHS)
+    assert (done.code, done.stdout) == (0, "[8, 400]\n"), done.stderr

@@ -34,6 +34,27 @@ def tiny_shapes() -> dict[str, Shape]:
     }
 
 
+def with_position_table(*, positions: int) -> Shape:
+    """GPT-2's: a position is looked up, so that there are no more than those of the table."""
+    width, inner, size = 32, 64, len(vocabulary())
+    tensors: list[tuple[str, tuple[int, ...]]] = [
+        ("token_embd.weight", (width, size)),
+        ("position_embd.weight", (width, positions)),
+        *_with_bias("output_norm", width),
+    ]
+    for block in ("blk.0.", "blk.1."):
+        tensors += [*_with_bias(f"{block}attn_norm", width), *_with_bias(f"{block}attn_qkv", width, 3 * width)]
+        tensors += [*_with_bias(f"{block}attn_output", width, width), *_with_bias(f"{block}ffn_norm", width)]
+        tensors += [*_with_bias(f"{block}ffn_up", width, inner), *_with_bias(f"{block}ffn_down", inner, width)]
+    metadata = {"context_length": positions, "embedding_length": width, "block_count": 2, "feed_forward_length": inner}
+    heads = {"attention.head_count": 2, "attention.layer_norm_epsilon": 1e-5}
+    return Shape("table", "gpt2", metadata | heads, tensors, size)
+
+
+def _with_bias(name: str, *dimensions: int) -> list[tuple[str, tuple[int, ...]]]:
+    return [(f"{name}.weight", dimensions), (f"{name}.bias", dimensions[-1:])]
+
+
 def write_random(path: Path, shape: Shape, *, seed: int = 1, poison: str = "") -> Path:
     """Write the model with random weights, in F32, and the tiny models' vocabulary.
 

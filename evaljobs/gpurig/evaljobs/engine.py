@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from gpurig.common.errors import InputError
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import AdapterRef, Sampling
 
@@ -202,6 +203,31 @@ def context_size(model: ModelFile, wanted: int | None) -> int:
         return wanted
     trained = model.gguf.of_architecture("context_length")
     return min(trained, DEFAULT_CONTEXT) if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT
+
+
+def demand_positions(model: ModelFile, context: int) -> None:
+    """Refuse a context that the model has no positions for.
+
+    Most models compute a position (RoPE, ALiBi) and go on beyond what they were trained for, the worse the further.
+    GPT-2 and its kin look it up in a table, and llama.cpp ends the process where that ends (ggml_get_rows).
+
+    Raises:
+        InputError: the model has a table, which is shorter.
+    """
+    table = next((tensor for tensor in model.gguf.tensors if tensor.name == "position_embd.weight"), None)
+    if table is not None and context > table.shape[-1]:
+        raise InputError(
+            f"{model.path.name} has {table.shape[-1]} positions and no more, and the context shall be {context}",
+            hint="a smaller context (--context, `context` in a suite), or none",
+        )
+
+
+def beyond_training(model: ModelFile, context: int) -> str:
+    """A warning where a context is longer than what the model was trained for; "" where it is not."""
+    trained = model.gguf.of_architecture("context_length")
+    if not isinstance(trained, int) or context <= trained:
+        return ""
+    return f"a context of {context}, and {model.path.name} was trained for {trained}: what it writes beyond may be poor"
 
 
 def thread_count(model: ModelFile, wanted: int | None) -> int:

@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 
 from gpurig.common.errors import PrerequisiteError
-from gpurig.evaljobs.engine import EngineSettings
+from gpurig.evaljobs.engine import EngineSettings, demand_positions
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.models import ModelFile
@@ -33,8 +33,10 @@ class LlamaProvider:
         """Load a model and its adapters; leaving frees them.
 
         Raises:
-            InputError: llama.cpp refuses a file. PrerequisiteError: no memory, or a GPU build without a GPU.
+            InputError: llama.cpp refuses a file, or the model has fewer positions than the context.
+            PrerequisiteError: no memory, or a GPU build without a GPU.
         """
+        demand_positions(model, settings.context)
         demand_loadable(model.path, settings.context, [adapter.path for adapter in model.adapters])
         engine = InferenceEngine(model, settings)
         try:

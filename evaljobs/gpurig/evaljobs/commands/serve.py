@@ -192,6 +192,7 @@ def with_model(
 
 def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Server:
     from gpurig.evaljobs.adapters import loaded_once, open_adapter, with_adapters  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.engine import beyond_training  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.models import open_model  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.serving.naming import ModelNames, adapter_option  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.serving.server import ServeOptions, Server  # noqa: PLC0415 - heavy
@@ -219,7 +220,10 @@ def _server(model: str, models: ModelOptions, options: Mapping[str, Any]) -> Ser
         tuple(dict.fromkeys((*options["names"], model))), {name: one.ref for name, one in adapters.items()}
     )
     rest = {name: value for name, value in options.items() if name != "adapters"}
-    return Server(file, models, ServeOptions(**{**rest, "names": names}))
+    server = Server(file, models, ServeOptions(**{**rest, "names": names}))
+    if not options["embeddings"] and (warning := beyond_training(file, server.context)):
+        click.echo(f"gpurig-job: warning: {harmless(warning)}", err=True)
+    return server
 
 
 def _written(option: str) -> bool:
