@@ -182,6 +182,12 @@ def test_a_set_with_one_kind_of_answer_tells_nothing(box: EvalBox, verdict: str,
         calibration_items(box.suite())
 
 
+def test_a_last_line_without_its_end_counts(box: EvalBox):
+    path = box.root / "people.jsonl"
+    path.write_text(path.read_text().removesuffix("\n"))
+    assert sum(not item.corruption for item in calibration_items(box.suite())) == len(LINES)
+
+
 def test_a_missing_set_is_said_before_anything_is_generated(box: EvalBox):
     (box.root / "people.jsonl").unlink()
     provider = ScriptedProvider()

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from gpurig.common.errors import InputError
+from gpurig.evaljobs.memory import CACHE_TYPES
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import AdapterRef, Sampling
 
 DEFAULT_CONTEXT = 4096
+_F32 = 0  # ggml_type
 
 # Why there is no answer: the request asks for what cannot be, its prompt is too long for the context, or the model
 # computes no numbers.
@@ -228,6 +230,19 @@ def beyond_training(model: ModelFile, context: int) -> str:
     if not isinstance(trained, int) or context <= trained:
         return ""
     return f"a context of {context}, and {model.path.name} was trained for {trained}: what it writes beyond may be poor"
+
+
+def cache_type(model: ModelFile, wanted: str) -> str:
+    """How log-likelihoods' keys and values are kept: the user's wish, and by "auto" f32 for a model in F32, else f16.
+
+    Raises:
+        InputError: there is no such type.
+    """
+    if wanted == "auto":
+        return "f32" if all(tensor.kind == _F32 for tensor in model.gguf.tensors) else "f16"
+    if wanted not in CACHE_TYPES:
+        raise InputError(f'"{wanted}" is no type of KV cache', hint=f"auto, or one of {', '.join(CACHE_TYPES)}")
+    return wanted
 
 
 def thread_count(model: ModelFile, wanted: int | None) -> int:

@@ -12,7 +12,7 @@ from gpurig.evaljobs.records import Generation, Sampling, effective_adapters
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
 
 # Raised when this code computes something else from the same inputs.
-_GENERATION, _CHECK, _GRADE = 2, 1, 3
+_GENERATION, _CHECK, _GRADE, _SCORE = 2, 1, 3, 1
 
 
 def generation_key(
@@ -85,6 +85,23 @@ def generation_basis(spec: GeneratorSpec, sample: Sample) -> str:
     """Over what the suite asks of a generator for a sample; the epoch is in the record, and its seed in the key."""
     asked = sample.model_dump(mode="json", include={"id", "input", "tags", "vars"})
     return digest({"generator": spec.model_dump(mode="json"), "sample": asked})
+
+
+def score_key(
+    *, model: ModelFile, exact: bool, item: Mapping[str, object], how: Mapping[str, object], packages: Mapping[str, str]
+) -> str:
+    """Over everything that changes log-likelihoods: the line, and how it is computed (context, overlap, cache type)."""
+    return digest(
+        {
+            "score": _SCORE,
+            "model": model.ref.sha256,
+            "item": dict(item),
+            **how,
+            "packages": dict(packages),
+            **_adapters(model),
+            **_together(exact=exact),
+        }
+    )
 
 
 def check_basis(suite: Suite, sample: Sample, generation: Generation) -> str:

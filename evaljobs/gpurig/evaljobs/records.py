@@ -236,6 +236,48 @@ class CriterionGrade(Part):
     probabilities: dict[str, float] = Field(default_factory=dict)
 
 
+class ScoredText(Part):
+    """How probable one text is.
+
+    Attributes:
+        text: the choice; "" for the text of a whole item.
+        logprob: natural logarithm of its probability.
+        tokens, bytes: that it has; the first choice's tokens may begin within the prompt (docs/score.md).
+        greedy: every token is the likeliest in its place.
+    """
+
+    text: str = ""
+    logprob: float
+    tokens: int
+    bytes: int
+    greedy: bool = False
+
+
+class Score(TrialRecord):
+    """The log-likelihoods of a line of `gpurig-job score`; `sample` is its id.
+
+    Attributes:
+        kind: "choices" after a prompt, or a whole "text".
+        scored: the choices in their order, or the text alone.
+        answer: the number of the right choice; None where the line has none.
+        words: of a text, separated by white space.
+        windows: that a text was computed in.
+        error: why there is nothing.
+    """
+
+    record: Literal["score"] = "score"
+    key: str
+    model: ModelRef
+    kind: Literal["choices", "text"]
+    scored: tuple[ScoredText, ...] = ()
+    answer: int | None = None
+    words: int = 0
+    windows: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
 class Grade(TrialRecord):
     """The grader's verdict on one sample.
 

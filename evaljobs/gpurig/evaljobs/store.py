@@ -21,7 +21,7 @@ from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, write_problem
 from gpurig.evaljobs.grading.calibration import calibration_items
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
-from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord
+from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord, Score
 from gpurig.evaljobs.suites.suite import Suite
 from gpurig.evaljobs.suites.trials import trials_of
 
@@ -30,7 +30,7 @@ CHECKS = "checks.jsonl"
 GRADES = "grades.jsonl"
 CALIBRATION = "calibration.jsonl"
 
-R = TypeVar("R", Generation, Checked, Grade)
+R = TypeVar("R", Generation, Checked, Grade, Score)
 
 
 class _Tagged(Part):

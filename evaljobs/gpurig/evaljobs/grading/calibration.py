@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gpurig.common.errors import InputError
-from gpurig.common.files import whole_lines
+from gpurig.common.files import read_text
 from gpurig.evaljobs.grading.corruptions import CORRUPTIONS, corrupted
 from gpurig.evaljobs.records import Grade
 from gpurig.evaljobs.results import Floor, JudgeFitness
@@ -91,7 +91,7 @@ def calibration_items(suite: Suite) -> tuple[CalibrationItem, ...]:
 
 def _read(path: Path, grader: GraderSpec) -> Iterator[CalibrationItem]:
     first: dict[str, int] = {}
-    for number, text in whole_lines(path):
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -112,7 +112,7 @@ def _read(path: Path, grader: GraderSpec) -> Iterator[CalibrationItem]:
         yield CalibrationItem(sample, line.output, _value(line.verdict, grader, f"{path}:{number}"))
 
 
-def _told(error: ValidationError, text: str | bytes) -> tuple[str, str]:
+def _told(error: ValidationError, text: str) -> tuple[str, str]:
     """The field that is wrong first, and what would be right; "" where the line is no JSON object."""
     entry = error.errors()[0]
     if not entry["loc"]:

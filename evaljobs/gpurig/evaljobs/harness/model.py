@@ -21,18 +21,16 @@ from tqdm import tqdm
 
 from gpurig.common.errors import ApplianceError, InputError, PrerequisiteError
 from gpurig.common.gguf import Gguf
-from gpurig.evaljobs.engine import DEFAULT_CONTEXT, EngineSettings, Request, thread_count
+from gpurig.evaljobs.engine import DEFAULT_CONTEXT, EngineSettings, Request, cache_type, thread_count
 from gpurig.evaljobs.harness.chat import Chat
 from gpurig.evaljobs.harness.generation import generation
 from gpurig.evaljobs.inference.likelihood import Likelihood, ScoreRequest
 from gpurig.evaljobs.llama import LlamaProvider
-from gpurig.evaljobs.memory import CACHE_TYPES
 from gpurig.evaljobs.models import open_model
 from gpurig.evaljobs.options import ModelOptions
 from gpurig.evaljobs.suites.prompts import token_text
 
 _LOG = logging.getLogger(__name__)
-_F32 = 0  # ggml_type
 T = TypeVar("T")
 
 # A question as the harness has it (None for a window of a longer text), the context's tokens, the continuation's.
@@ -108,10 +106,6 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
             PrerequisiteError: this machine lacks the model, memory or a GPU.
         """
         super().__init__()
-        if cache != "auto" and cache not in CACHE_TYPES:
-            raise InputError(
-                f'cache="{cache}" is no type of KV cache', hint=f"auto, or one of {', '.join(CACHE_TYPES)}"
-            )
         options = ModelOptions(
             folders=tuple(map(Path, _several(models_dir))),
             cache=Path(models_cache) if models_cache else None,
@@ -128,10 +122,9 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
             arguments["enable_thinking"] = enable_thinking
         self._chat = Chat(self.model.gguf, file=Path(chat_template) if chat_template else None, arguments=arguments)
         self._end_text = token_text(self.model.gguf, "eos")
-        if cache == "auto":
-            cache = "f32" if _is_f32(self.model.gguf) else "f16"
+        kept = cache_type(self.model, cache)
         settings = EngineSettings(
-            self._max_length, thread_count(self.model, threads), parallel=parallel, exact=exact, cache=cache
+            self._max_length, thread_count(self.model, threads), parallel=parallel, exact=exact, cache=kept
         )
         resources = contextlib.ExitStack()
         self._engine = resources.enter_context(LlamaProvider().open(self.model, settings))
@@ -331,11 +324,6 @@ def _several(value: str | Sequence[str]) -> tuple[str, ...]:
 def _trained(gguf: Gguf) -> int:
     trained = gguf.of_architecture("context_length")
     return trained if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT
-
-
-def _is_f32(gguf: Gguf) -> bool:
-    """Whether no weight is rounded to less than F32."""
-    return all(tensor.kind == _F32 for tensor in gguf.tensors)
 
 
 def _failure(error: str, fault: str) -> ApplianceError:

@@ -1,0 +1,1 @@
+"""Scoring what others wrote: choices of questions, and whole texts."""
