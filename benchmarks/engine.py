@@ -6,7 +6,8 @@ one prompt after the other; llama-server with 4 and with 16 slots and its prompt
 halves its speed on a CPU), and of the cells with 32 prompts as it comes too; llama.cpp's own batched decoding
 (llama-batched-bench), which is the limit, with 32 sequences and with as many as the engine takes. llama.cpp's programs
 are built from the tree in llama-cpp-python's locked sdist, once, into build/. A grading suite: a rubric of 900 tokens
-before 60 answers, 8 tokens under a grammar.
+before 60 answers, 8 tokens under a grammar. 200 questions with 4 choices each behind 5 examples, beside
+lm-evaluation-harness' gguf model on the first 10 (lm_eval_peer.py; needs `make reference`).
 
 QUICK=1: the cells with 32 prompts alone, without llama-server as it comes. GPURIG_LLAMA_PROGRAMS names a folder where
 llama-server and llama-batched-bench are already.
@@ -28,6 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval_peer
 from gpurig.common.models.resolving import Search
 from gpurig.common.process import run
 from gpurig.common.terminal import table
@@ -43,6 +45,8 @@ from random_model import random_model, words
 BUILD = Path(__file__).parents[1] / "build"
 PROMPT, NEW, SHARED = 256, 32, 200
 RUBRIC, ANSWERS, ANSWER, VERDICT = 900, 60, 100, 8
+# lm-evaluation-harness' gguf model takes half a minute a question: what is compared is seconds a question.
+QUESTIONS, PEER_QUESTIONS = 200, 10
 SLOTS = (4, 16)
 # Sequences that the engine takes for prompts of that length.
 SAME = 16
@@ -84,6 +88,9 @@ def main() -> None:
         _tell("grading", grading)
         for name, kind in (("vs_server_grading", ""), ("vs_server_as_it_comes_grading", "_as_it_comes")):
             figures[name] = grading["gpurig"] / max(grading[f"server_{slots}{kind}"] for slots in SLOTS)
+        choices = lm_eval_peer.measured(model, questions=QUESTIONS, peer_questions=PEER_QUESTIONS)
+        figures |= choices
+        _tell("multiple choice", choices, "measured")
     figures |= _ratios(figures, counts[-1])
     figures |= {"machine": machine(), "versions": versions((_PACKAGE,))}
     wanted = {
@@ -93,6 +100,7 @@ def main() -> None:
         "vs_server_as_it_comes_unshared": "",
         "vs_server_as_it_comes_shared": "",
         "vs_server_as_it_comes_grading": "",
+        "vs_lmeval_choice": "≥ 10",
         "vs_limit": "≤ 1.05",
         "vs_limit_same_sequences": "",
         "python_share": "≤ 0.03",
@@ -109,9 +117,9 @@ def main() -> None:
     write("engine", figures)
 
 
-def _tell(cell: str, measured: dict[str, float]) -> None:
+def _tell(cell: str, measured: dict[str, float], unit: str = "prompts a second") -> None:
     rows = [[key, f"{value:.2f}"] for key, value in measured.items()]
-    print(table([cell, "prompts a second"], rows), end="\n\n", flush=True)
+    print(table([cell, unit], rows), end="\n\n", flush=True)
 
 
 def _cell(programs: Path, model: Path, count: int, shared: int, *, as_it_comes: bool) -> dict[str, float]:
