@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from gpurig.common.errors import InputError
+from gpurig.common.errors import EXIT_PREREQUISITE, EXIT_REMOTE, EXIT_USAGE, InputError
 from gpurig.common.gguf import read_gguf
-from gpurig.evaljobs.commands.lm_eval import _model_arguments
+from gpurig.evaljobs.commands.lm_eval import _model_arguments, _translated
 from gpurig.evaljobs.harness.chat import Chat
 from gpurig.evaljobs.harness.generation import Generation, generation
 from gpurig.evaljobs.options import ModelOptions
@@ -118,3 +118,30 @@ def test_the_options_about_models_reach_the_model() -> None:
         "exact": True,
     }
     assert _model_arguments("m", ModelOptions()) == {"model": "m"}
+
+
+class FakeHubError(OSError):
+    """As huggingface_hub's are."""
+
+    __module__ = "huggingface_hub.errors"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("Tasks not found: x"), EXIT_USAGE, "Tasks not found: x"),
+        (KeyError("no metric"), EXIT_USAGE, "no metric"),
+        (RuntimeError(), EXIT_USAGE, "RuntimeError"),
+        (FileNotFoundError(2, "No such file", "tasks.yaml"), EXIT_USAGE, "tasks.yaml"),
+        (PermissionError(13, "Permission denied", "out"), EXIT_PREREQUISITE, "Permission denied"),
+        (OSError(28, "No space left on device"), EXIT_PREREQUISITE, "No space left"),
+        (ConnectionError("no hub"), EXIT_REMOTE, "no hub"),
+        (FakeHubError("403"), EXIT_REMOTE, "403"),
+    ],
+)
+def test_the_harness_errors_end_with_the_code_of_whose_turn_it_is(error: Exception, code: int, text: str) -> None:
+    found = _translated(error)
+    assert found.exit_code == code
+    assert found.message == f"lm-evaluation-harness: {found.message.partition(': ')[2]}"
+    assert text in found.message
+    assert found.hint

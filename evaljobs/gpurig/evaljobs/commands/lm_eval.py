@@ -72,6 +72,7 @@ def _run(words: Sequence[str]) -> None:
 
     Raises:
         InputError: the harness refuses its arguments or a task. RemoteError: it could not fetch a data set.
+        PrerequisiteError: it may not write its results, or the disk is full.
     """
     from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - heavy
 
@@ -86,26 +87,29 @@ def _run(words: Sequence[str]) -> None:
     except SystemExit as stop:
         # The harness has said what is wrong with its arguments.
         raise click.exceptions.Exit(stop.code if isinstance(stop.code, int) else EXIT_USAGE) from None
-    except OSError as error:
-        if isinstance(error, ConnectionError):
-            raise RemoteError(
-                f"lm-evaluation-harness could not fetch something: {error}",
-                hint="check the network, or HF_HUB_OFFLINE=1",
-            ) from error
-        raise InputError(f"lm-evaluation-harness: {error}", hint=_HINT) from error
-    except (ValueError, TypeError, LookupError) as error:
+    except Exception as error:
+        # Another program's errors are of any kind; what our model raises and did not mean to is a bug.
         if _ours(error):
             raise
-        raise InputError(f"lm-evaluation-harness: {_one_line(error)}", hint=_HINT) from error
+        raise _translated(error) from error
 
 
+# Packages whose errors are about a hub or the network.
+_CLIENTS = frozenset({"httpx", "requests", "urllib3", "huggingface_hub", "aiohttp"})
 _HINT = "correct the arguments or the task; --debug shows where it stopped"
 
 
-def _one_line(error: Exception) -> str:
+def _translated(error: Exception) -> ApplianceError:
+    """The harness' error as one of ours."""
     # A KeyError's text is its key in quotes.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return text or type(error).__name__
+    said = f"lm-evaluation-harness: {text or type(error).__name__}"
+    origins = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    if isinstance(error, ConnectionError) or origins & _CLIENTS:
+        return RemoteError(said, hint="check the network, or take tasks whose data sets are files (docs/lm-eval.md)")
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return PrerequisiteError(said, hint="check the permissions and the free space; --debug shows where it stopped")
+    return InputError(said, hint=_HINT)
 
 
 def _ours(error: BaseException) -> bool:
