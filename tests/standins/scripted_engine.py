@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import ascii_lowercase
 
-from gpurig.evaljobs.engine import Completion, Engine, EngineSettings, Request
+import numpy as np
+from gpurig.evaljobs.engine import Completion, Engine, EngineSettings, Request, TextEmbedder
+from gpurig.evaljobs.llama_vocabulary import PromptTooLong
 from gpurig.evaljobs.models import ModelFile
 
 
@@ -50,6 +53,30 @@ class ScriptedProvider:
             yield _Scripted(self)
         finally:
             self.in_memory -= 1
+
+    @contextlib.contextmanager
+    def open_embedder(self, model: ModelFile, settings: EngineSettings) -> Iterator[TextEmbedder]:
+        with self.open(model, settings):
+            yield _Embedder(self)
+
+
+@dataclass(frozen=True)
+class LetterVector:
+    """How often a text has each letter, as a vector of length 1."""
+
+    vector: np.ndarray
+
+
+@dataclass
+class _Embedder:
+    provider: ScriptedProvider
+
+    def embed(self, texts: Sequence[str]) -> list[LetterVector]:
+        if any(len(text) > 2000 for text in texts):
+            raise PromptTooLong("a text has more than 2000 letters")
+        self.provider.asked += texts
+        counts = [np.array([text.lower().count(letter) for letter in ascii_lowercase], np.float32) for text in texts]
+        return [LetterVector(count / max(1e-9, float(np.linalg.norm(count)))) for count in counts]
 
 
 @dataclass

@@ -150,6 +150,8 @@ SMALLEST = {
     "language": "en",
     "choice": "A",
     "tokens": 5,
+    "embedding-similarity": "m",
+    "retrieval": {"model": "m", "folder": "docs", "relevant": "a"},
     "json-schema": {"schema": {"type": "object"}},
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.memory import CACHE_TYPES
@@ -161,6 +161,32 @@ class EngineSettings:
     prefixes: PrefixSettings | None = None
 
 
+class TextEmbedder(Protocol):
+    """An embedding model in memory."""
+
+    def embed(self, texts: Sequence[str]) -> Sequence[TextVector]:
+        """The texts' vectors, in their order.
+
+        Raises:
+            RequestFault: one of the texts has none.
+            PrerequisiteError: the engine itself failed.
+        """
+        ...
+
+
+class TextVector(Protocol):
+    """A text's vector.
+
+    Attributes:
+        vector: float32 of shape (width of the model,), of length 1.
+    """
+
+    @property
+    def vector(self) -> Any:
+        """The vector."""
+        ...
+
+
 class EngineProvider(Protocol):
     """Loads models."""
 
@@ -171,6 +197,14 @@ class EngineProvider(Protocol):
 
     def open(self, model: ModelFile, settings: EngineSettings) -> AbstractContextManager[Engine]:
         """Load a model and its adapters; leaving the context frees their memory.
+
+        Raises:
+            InputError: the file cannot be loaded. PrerequisiteError: not enough memory, no device.
+        """
+        ...
+
+    def open_embedder(self, model: ModelFile, settings: EngineSettings) -> AbstractContextManager[TextEmbedder]:
+        """Load an embedding model; leaving the context frees its memory.
 
         Raises:
             InputError: the file cannot be loaded. PrerequisiteError: not enough memory, no device.

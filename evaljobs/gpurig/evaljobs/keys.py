@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from gpurig.evaljobs.checks.files import digest_of
+from gpurig.evaljobs.checks.files import Digests
 from gpurig.evaljobs.models import ModelFile
 from gpurig.evaljobs.records import Generation, Sampling, effective_adapters
 from gpurig.evaljobs.suites.suite import GeneratorSpec, Sample, Suite, digest
@@ -104,10 +104,11 @@ def score_key(
     )
 
 
-def check_basis(suite: Suite, sample: Sample, generation: Generation) -> str:
+def check_basis(suite: Suite, sample: Sample, generation: Generation, digests: Digests) -> str:
     """Over an answer, the sample, and its checks with their versions and files.
 
     What few checks look at is in it only where one of them does, so that nothing is done again for want of it.
+    The files are as `digests`, of this run, sees them.
     """
     specs = suite.checks_of(sample)
     uses = {use for spec in specs for use in spec.check.uses}
@@ -116,7 +117,7 @@ def check_basis(suite: Suite, sample: Sample, generation: Generation) -> str:
         more["vars"] = sample.model_dump(mode="json", include={"tags", "vars"})
     if "usage" in uses:
         more["usage"] = generation.model_dump(mode="json", include={"prompt_tokens", "completion_tokens", "seconds"})
-    if files := {name: digest_of(suite.folder / name) for spec in specs for name in spec.parameters.files()}:
+    if files := {name: digests.of(suite.folder / name) for spec in specs for name in spec.parameters.files()}:
         more["files"] = files
     return digest(
         {

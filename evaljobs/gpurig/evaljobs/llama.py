@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.engine import EngineSettings, demand_positions
+from gpurig.evaljobs.inference.embedding import Embedder
 from gpurig.evaljobs.inference.engine import InferenceEngine
 from gpurig.evaljobs.llama_probe import demand_loadable
 from gpurig.evaljobs.models import ModelFile
@@ -43,3 +44,16 @@ class LlamaProvider:
             yield engine
         finally:
             engine.close()
+
+    @contextlib.contextmanager
+    def open_embedder(self, model: ModelFile, settings: EngineSettings) -> Iterator[Embedder]:
+        """Load an embedding model; leaving frees it.
+
+        Raises:
+            InputError: llama.cpp refuses the file. PrerequisiteError: no memory, or a GPU build without a GPU.
+        """
+        embedder = Embedder(model, settings)
+        try:
+            yield embedder
+        finally:
+            embedder.close()

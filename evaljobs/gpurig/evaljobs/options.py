@@ -227,6 +227,7 @@ class StageOptions:
             parallel=self.models.parallel,
             exact=self.models.exact,
             prefixes=self.models.prefixes(),
+            environ=dict(os.environ),
         )
 
 

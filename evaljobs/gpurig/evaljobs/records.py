@@ -201,6 +201,7 @@ class CheckOutcome(Part):
         score: how good, 0 ... 1, where the check knows more than passed or not; None elsewhere.
         weight: how much the score counts among those of the sample's checks; one without a score counts 1 or 0.
         figures: what it measured, by name, for the run's metrics ("bleu", "hit@5").
+        skipped: it could not be looked at and counts nowhere; `message` says why. `passed` is true then.
     """
 
     check: str
@@ -210,6 +211,7 @@ class CheckOutcome(Part):
     score: float | None = None
     weight: float = 1.0
     figures: dict[str, float] = Field(default_factory=dict)
+    skipped: bool = False
 
 
 class Checked(TrialRecord):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from gpurig.common.errors import InputError, PrerequisiteError
 from gpurig.common.files import LineLog, make_directory, try_lock, whole_lines, write_problem
+from gpurig.evaljobs.checks.files import Digests
 from gpurig.evaljobs.grading.calibration import calibration_items
 from gpurig.evaljobs.keys import check_basis, generation_basis, grade_basis
 from gpurig.evaljobs.records import Checked, Generation, Grade, Part, RunRecord, Score
@@ -114,12 +115,13 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
         for name, record in read_stage(out / GENERATIONS, Generation).finished().items()
         if name in samples and record.basis == generation_basis(specs[record.generator], samples[name])
     }
+    digests = Digests()
     return RunRecords(
         generations=generations,
         checks={
             name: record
             for name, record in read_stage(out / CHECKS, Checked).finished().items()
-            if name in generations and record.basis == check_basis(suite, samples[name], generations[name])
+            if name in generations and record.basis == check_basis(suite, samples[name], generations[name], digests)
         },
         grades={
             name: record

@@ -269,7 +269,7 @@ def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> li
         samples.share("pass_rate", reducer, lambda trial: trial.passed),
         samples.share("generated_rate", mean, lambda trial: trial.finish != "error"),
     ]
-    kinds = tuple(dict.fromkeys(outcome.check for trial in trials for outcome in trial.checks))
+    kinds = tuple(dict.fromkeys(outcome.check for trial in trials for outcome in trial.checks if not outcome.skipped))
     if kinds:
         metrics.append(_check_rate(samples, "check_pass_rate", reducer, kinds))
     metrics += [_check_rate(samples, f"check_pass_rate.{kind}", reducer, (kind,)) for kind in kinds]
@@ -299,7 +299,7 @@ def _check_rate(samples: _Samples, name: str, reducer: Reducer, kinds: Sequence[
     """Of the samples that have checks of these kinds: those that passed all of them."""
 
     def of_kinds(trial: SampleResult) -> Iterable[CheckOutcome]:
-        return (outcome for outcome in trial.checks if outcome.check in kinds)
+        return (outcome for outcome in trial.checks if outcome.check in kinds and not outcome.skipped)
 
     return samples.share(
         name,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gpurig.evaljobs.checks import choice, code, measures, similarity, structure, text, usage
+from gpurig.evaljobs.checks import choice, code, embedding, measures, similarity, structure, text, usage
 from gpurig.evaljobs.checks.gitlab import checks as gitlab
-from gpurig.evaljobs.checks.kind import Check
+from gpurig.evaljobs.checks.gitlab import lint
+from gpurig.evaljobs.checks.kind import Check, Embeds
 from gpurig.evaljobs.checks.parameters import Parameters
 
 _YAML = ("pyyaml",)
@@ -112,6 +113,13 @@ _STRUCTURE = (
         packages=_SCHEMAS,
     ),
     Check(
+        "gitlab-ci-lint",
+        "Structure",
+        lint.Lint,
+        lint.is_linted,
+        "GitLab's lint API finds no fault in it; `unasked`: `fail` or `skip` where there is no GitLab to ask",
+    ),
+    Check(
         "github-workflow",
         "Structure",
         structure.Document,
@@ -210,6 +218,30 @@ _SIMILARITY = (
     ),
 )
 
+_EMBEDDING = (
+    Check(
+        "embedding-similarity",
+        "Embeddings",
+        embedding.EmbeddingSimilarity,
+        embedding.embedding_similarity,
+        "the cosine of its vector and the nearest reference's is at least `threshold`; `model` is an embedding model",
+        shorthand="model",
+        packages=("llama-cpp-python",),
+        embeds=Embeds(embedding.similarity_texts),
+    ),
+    Check(
+        "retrieval",
+        "Embeddings",
+        embedding.Retrieval,
+        embedding.retrieval,
+        "the question finds the `relevant` files of a `folder`: the `measure` (`hit`, `recall`, `ndcg` over the first "
+        "`k` files, or `mrr`) is at least `threshold`",
+        packages=("llama-cpp-python",),
+        uses=("vars",),
+        embeds=Embeds(embedding.retrieval_texts, embedding.retrieval_passages),
+    ),
+)
+
 _COST = (
     Check(
         "latency",
@@ -240,5 +272,5 @@ _COST = (
     ),
 )
 
-_ALL = (*_TEXT, *_STRUCTURE, *_MEANING, *_CODE, *_SIMILARITY, *_COST)
+_ALL = (*_TEXT, *_STRUCTURE, *_MEANING, *_CODE, *_SIMILARITY, *_EMBEDDING, *_COST)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in _ALL})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from pathlib import Path
 
@@ -12,19 +11,25 @@ from gpurig.common.errors import InputError
 MAX_FILES = 10_000
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 over a file, or over a folder's files and their names; "" where there is nothing.
+class Digests:
+    """What is in files and folders; each is looked at once, because one run sees one state of them."""
 
-    Raises:
-        InputError: a folder with more than `MAX_FILES` files.
-    """
-    if path.is_dir():
-        parts = [f"{file.relative_to(path)}\0{digest_of(file)}" for file in files_below(path)]
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """SHA-256 over a file, or over a folder's files and their names; "" where there is nothing.
+
+        Raises:
+            InputError: a folder with more than `MAX_FILES` files.
+        """
+        if path not in self._known:
+            self._known[path] = self._folder(path) if path.is_dir() else _file(path)
+        return self._known[path]
+
+    def _folder(self, path: Path) -> str:
+        parts = [f"{file.relative_to(path)}\0{self.of(file)}" for file in files_below(path)]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
-    if not path.is_file():
-        return ""
-    state = path.stat()
-    return _digest(path, state.st_mtime_ns, state.st_size)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -43,7 +48,8 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-@functools.lru_cache(maxsize=MAX_FILES)
-def _digest(path: Path, changed: int, size: int) -> str:  # noqa: ARG001 - they tell when it has to be read again
+def _file(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

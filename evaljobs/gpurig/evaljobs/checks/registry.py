@@ -82,7 +82,8 @@ def run_check(spec: CheckSpec, answer: Answer) -> CheckOutcome:
     return CheckOutcome(
         check=spec.kind,
         label=spec.label,
-        passed=not message,
+        passed=finding.skipped or not message,
+        skipped=finding.skipped,
         message=message,
         score=finding.score,
         weight=spec.parameters.weight,

@@ -52,11 +52,13 @@ class Finding:
         message: why it fails, in one line: what was expected and what was found; "" is a pass.
         score: how good, 0 … 1; None where the check knows nothing beside passed or not.
         figures: what was measured, by name.
+        skipped: it could not be looked at, and the suite says that this is no failure; `message` says why.
     """
 
     message: str = ""
     score: float | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    skipped: bool = False
 
 
 def extract(output: str, how: Extract) -> str:

@@ -32,15 +32,16 @@ def generate(*, suite: Path, out: Path, selection: Selection, models: ModelOptio
 
 @click.command(epilog="Example: gpurig-job check examples/ci-jobs --out report")
 @stage_options
-def check(*, suite: Path, out: Path, selection: Selection) -> None:
+@model_options
+def check(*, suite: Path, out: Path, selection: Selection, models: ModelOptions) -> None:
     """Run the suite's checks over the generations.
 
-    Appends to checks.jsonl in the folder --out. Needs no model. A failed check is a result, not an error: the gate
-    decides in `gpurig-job report`.
+    Appends to checks.jsonl in the folder --out. Needs no model but those that checks name. A failed check is a
+    result, not an error: the gate decides in `gpurig-job report`.
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.check, StageOptions(suite, out, selection))
+    _run(stages.check, StageOptions(suite, out, selection, models))
 
 
 @click.command(epilog="Example: gpurig-job grade examples/ci-jobs --out report")

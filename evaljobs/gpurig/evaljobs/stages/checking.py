@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 
-from gpurig.evaljobs.checking import answer_to, check_packages
+from gpurig.evaljobs.checking import Question, answer_to, check_packages, model_names, prepared
 from gpurig.evaljobs.checks import run_check
+from gpurig.evaljobs.checks.files import Digests
 from gpurig.evaljobs.keys import check_basis, check_key
 from gpurig.evaljobs.records import Checked
-from gpurig.evaljobs.stages.stage import RunSettings, StageOutcome, StageWork, answered_trials, finish, whose
+from gpurig.evaljobs.stages.stage import (
+    RunSettings,
+    StageOutcome,
+    StageWork,
+    answered_trials,
+    finish,
+    stage_model,
+    whose,
+)
 from gpurig.evaljobs.store import CHECKS, read_stage
 
 
@@ -23,13 +34,24 @@ def check(settings: RunSettings) -> StageOutcome:
     samples = {trial.id: trial.sample for trial in settings.trials if trial.id in generations}
     specs = {name: settings.suite.checks_of(sample) for name, sample in samples.items()}
     samples = {name: sample for name, sample in samples.items() if specs[name]}
-    packages = {name: check_packages(specs[name]) for name in samples}
-    bases = {name: check_basis(settings.suite, sample, generations[name]) for name, sample in samples.items()}
+    models = {name: stage_model(name, settings) for name in dict.fromkeys(model_names([*chain(*specs.values())]))}
+    packages = {name: check_packages(specs[name], models) for name in samples}
+    digests = Digests()
+    bases = {name: check_basis(settings.suite, sample, generations[name], digests) for name, sample in samples.items()}
     keys = {name: check_key(basis, packages[name]) for name, basis in bases.items()}
 
     def records(names: tuple[str, ...]) -> Iterator[Checked]:
-        for name in names:
-            answer = answer_to(samples[name], generations[name], settings.suite.folder)
+        folder = settings.suite.folder
+        questions = [Question(answer_to(samples[name], generations[name], folder), specs[name]) for name in names]
+        resources = prepared(
+            questions,
+            models=models,
+            provider=settings.provider,
+            environ=settings.environ,
+            threads=settings.threads,
+        )
+        for name, question in zip(names, questions, strict=True):
+            answer = replace(question.answer, resources=resources)
             yield Checked(
                 **whose(generations[name]),
                 key=keys[name],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -47,6 +47,7 @@ class RunSettings:
         exact: one trial after the other.
         prefixes: where prompts' beginnings are kept between runs; nowhere where None.
         stream: where progress goes; standard error where None.
+        environ: the job's variables, for checks that ask its GitLab.
     """
 
     suite: Suite
@@ -59,6 +60,7 @@ class RunSettings:
     exact: bool = False
     prefixes: PrefixSettings | None = None
     stream: TextIO | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
