@@ -344,3 +344,15 @@ def test_a_run_in_which_nothing_was_generated_is_a_result_with_zeros():
     results = run(suite(gate=[GateRuleSpec(metric="grade_mean", min=0.1)]), RunRecords(failed, {}, {}))
     assert {metric.name: metric.value for metric in results.metrics if metric.value} == {}
     assert (results.gate.passed, results.grader) == (False, None)
+
+
+def test_a_check_that_was_skipped_counts_in_no_rate_and_no_score() -> None:
+    small = suite(ids=("one",), grader=False)
+    skipped = CheckOutcome(check="contains", passed=True, message="nobody to ask", skipped=True)
+    failed = CheckOutcome(check="yaml", passed=False, message="no")
+    record = Checked(sample="one", key="k", basis="b", outcomes=(failed, skipped))
+    run = RunRecords(generations={"one": generation("one")}, checks={"one": record}, grades={})
+    results = summarize(small, trials_of(small), run, FACTS)
+    assert results.metric("check_pass_rate.contains") is None
+    assert results.metric("check_pass_rate").value == 0.0
+    assert results.samples[0].score == 0.0

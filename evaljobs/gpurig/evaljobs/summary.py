@@ -219,7 +219,9 @@ def _score(
 ) -> float | None:
     """The mean by weight of the checks' scores and the grade; a grade that is missing counts 0."""
     parts = [
-        (outcome.weight, float(outcome.passed) if outcome.score is None else outcome.score) for outcome in outcomes
+        (outcome.weight, float(outcome.passed) if outcome.score is None else outcome.score)
+        for outcome in outcomes
+        if not outcome.skipped
     ]
     if suite.grader:
         parts.append((suite.grade_weight, grade.score if grade and not grade.error else 0.0))
