@@ -262,3 +262,51 @@ def test_a_model_with_a_table_of_positions_is_refused_a_longer_context_and_its_s
     assert "table.gguf has 64 positions and no more, and the context shall be 65" in done.stderr
     done = with_model(str(path), "--name", "tiny", "--", sys.executable, "-c", LENGTHS)
     assert (done.code, done.stdout) == (0, "[8, 400]\n"), done.stderr
+
+
+# Asks for more than is computed in the moment that is left, tells that it did, and then what came of each request.
+CUT = """
+import collections, concurrent.futures, json, sys, threading, urllib.error, urllib.request
+def ask(number, stream):
+    body = {"model": "tiny", "prompt": f"hello {number}", "max_tokens": 400, "stream": stream}
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(sys.argv[1] + "/completions", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            if stream:
+                answer.readline()
+                begun.release()
+            return "whole" if b"[DONE]" in answer.read() or not stream else "cut"
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {json.load(error)['error']['code']}"
+    except Exception as error:
+        return type(error).__name__
+begun = threading.Semaphore(0)
+with concurrent.futures.ThreadPoolExecutor(60) as pool:
+    answers = [pool.submit(ask, number, number % 2 == 0) for number in range(60)]
+    begun.acquire()
+    print("begun", flush=True)
+    print(json.dumps(collections.Counter(answer.result() for answer in answers)))
+"""
+
+
+def test_what_does_not_end_in_the_grace_is_answered_with_503_and_told_in_few_lines(tmp_path: Path) -> None:
+    path = write_served(tmp_path / "tiny.gguf")
+    command = [*JOB, "serve", str(path), "--name", "tiny", "--port", "0", "--grace", "0", "--threads", "1", "--exact"]
+    log = tmp_path / "log"
+    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as server:
+        try:
+            assert wait_for(lambda: "API key" in log.read_text(), timeout_s=60, interval_s=0.05)
+            url = log.read_text().split(" at ")[1].split(": ")[0]
+            with subprocess.Popen([sys.executable, "-c", CUT, url], stdout=subprocess.PIPE, text=True) as client:
+                assert client.stdout is not None
+                assert client.stdout.readline() == "begun\n"
+                server.send_signal(signal.SIGTERM)
+                answered = json.loads(client.stdout.read())
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+    assert answered.pop("503 server_stopping") >= 20
+    assert set(answered) <= {"whole", "cut", "IncompleteRead"}
+    assert "Traceback" not in log.read_text()
+    assert len(log.read_text().splitlines()) < 40

@@ -120,3 +120,19 @@ def test_calls_are_read_as_the_template_lets_them_be_written() -> None:
 def test_what_is_no_call_stays_text(text: str) -> None:
     for template in ("<tool_call>", "tools"):
         assert read_calls(text, call_format(template), ["f"]) == (text, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "param", "said"),
+    [
+        ([{"type": "image_url", "image_url": {"url": "x"}}], "messages.0.content.0.type", "'text' or 'refusal'"),
+        ([{"type": "text", "text": 3}], "messages.0.content.0.text", "valid string"),
+        (5, "messages.0.content", "valid string"),
+    ],
+)
+def test_a_wrong_part_of_a_message_is_named_by_its_place(content: object, param: str, said: str) -> None:
+    with pytest.raises(ApiFault) as caught:
+        parse_body(ChatBody, {"model": "x", "messages": [{"role": "user", "content": content}]})
+    error = caught.value.body["error"]
+    assert error["param"] == param
+    assert said in error["message"]

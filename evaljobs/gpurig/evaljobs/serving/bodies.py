@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +12,8 @@ from gpurig.evaljobs.serving.faults import ApiFault
 
 _MOST_STOPS, _MOST_CHOICES, MOST_ALTERNATIVES = 16, 128, 20
 _DEEPEST = 100
+# What pydantic calls the plain ones of several types that a parameter may have.
+_ALTERNATIVES = frozenset({"str", "int", "float", "bool"})
 
 Stop = Annotated[str, Field(min_length=1)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
@@ -235,11 +237,19 @@ def parse_body(kind: type[B], data: Any) -> B:
         raise _told(error) from None
 
 
+def _place(location: Sequence[int | str]) -> list[str]:
+    """Without the names of alternatives (`str`, `list[str]`), which are pydantic's and not in the data."""
+    named = location[:-1] if location[-1] in _ALTERNATIVES else location
+    return [str(part) for part in named if isinstance(part, int) or part.isidentifier()]
+
+
 def _told(error: ValidationError) -> ApiFault:
-    first, *_ = error.errors(include_url=False, include_context=False, include_input=False)
-    # Names of alternatives (`str`, `list[str]`) are pydantic's, and not in the data.
-    place = [str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
-    param = ".".join(place)[:200]
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["loc"][-1] in _ALTERNATIVES:
+        # What may be a text or a list, and is a list with something wrong in it, is no text either.
+        beside = [one for one in others if one["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+        first = max([first, *beside], key=lambda one: len(_place(one["loc"])))
+    param = ".".join(_place(first["loc"]))[:200]
     match first["type"]:
         case "extra_forbidden":
             return ApiFault(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")

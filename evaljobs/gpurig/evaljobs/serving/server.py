@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import socket
 import threading
@@ -159,6 +160,7 @@ class Server:
         from gpurig.evaljobs.serving.application import Served, application  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.embedding import EmbeddingWorker  # noqa: PLC0415 - heavy
         from gpurig.evaljobs.serving.service import Service  # noqa: PLC0415 - heavy
+        from gpurig.evaljobs.serving.stopping import Stoppable  # noqa: PLC0415 - heavy
 
         options, gguf = self._options, self._model.gguf
         host, port = listener.getsockname()[:2]
@@ -180,7 +182,7 @@ class Server:
         worker = self._worker
         source = worker if isinstance(worker, EmbeddingWorker) else Service(worker, limits)
         config = uvicorn.Config(
-            application(source, served, limits),
+            Stoppable(application(source, served, limits)),
             http="h11",
             ws="none",
             loop="asyncio",
@@ -204,9 +206,10 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PrerequisiteError(
-            f"cannot listen on {host}, port {port}: {error.strerror}", hint="--port 0 takes any free port"
-        ) from error
+        hint = "--host with an address or a name of this machine's"
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+            hint = "--port 0 takes any free port"
+        raise PrerequisiteError(f"cannot listen on {host}, port {port}: {error.strerror}", hint=hint) from error
     return listener
 
 
