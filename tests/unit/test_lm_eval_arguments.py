@@ -117,6 +117,8 @@ def test_the_options_about_models_reach_the_model() -> None:
         "threads": 2,
         "exact": True,
     }
+    cached = _model_arguments("m", ModelOptions(prefix_cache=Path("kept"), prefix_limit_gib=2.0))
+    assert cached == {"model": "m", "prefix_cache": "kept", "prefix_limit_gib": 2.0}
     assert _model_arguments("m", ModelOptions()) == {"model": "m"}
 
 

@@ -63,6 +63,8 @@ def _model_arguments(model: str, models: ModelOptions) -> dict[str, Any]:
         "threads": models.threads,
         "parallel": models.parallel,
         "exact": models.exact,
+        "prefix_cache": str(models.prefix_cache) if models.prefix_cache else None,
+        "prefix_limit_gib": models.prefix_limit_gib if models.prefix_cache else None,
     }
     return {"model": model, **{name: value for name, value in found.items() if value}}
 

@@ -11,6 +11,7 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +60,8 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
         threads: int | None = None,
         parallel: int | None = None,
         exact: bool = False,
+        prefix_cache: str | None = None,
+        prefix_limit_gib: float | None = None,
         cache: str = "auto",
         max_length: int | None = None,
         max_gen_toks: int = 256,
@@ -86,6 +89,8 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
             threads: CPU threads.
             parallel: how many are answered at the same time; as many as pay where None.
             exact: one after the other, so that a figure depends on its question alone, to the bit.
+            prefix_cache: a folder where computed beginnings of prompts are kept for the next run.
+            prefix_limit_gib: what it may hold; 4 where None.
             cache: the KV cache's type; "auto" is f32 for a model in F32, else f16.
             max_length: tokens of context and answer together; what the model was trained for where None.
             max_gen_toks: tokens of an answer whose task does not say.
@@ -112,7 +117,11 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
             no_download=no_download,
             licenses=_several(allow_license),
             catalogues=tuple(map(Path, _several(catalogue))),
+            exact=exact,
+            prefix_cache=Path(prefix_cache) if prefix_cache else None,
         )
+        if prefix_limit_gib is not None:
+            options = replace(options, prefix_limit_gib=prefix_limit_gib)
         self.model = open_model(str(model), search=options.search(), suite_folder=Path())
         self._max_length = max_length or _trained(self.model.gguf)
         self._max_gen_toks, self._seed, self._begin = max_gen_toks, seed, add_bos_token
@@ -124,7 +133,12 @@ class GpurigLM(TemplateLM):  # type: ignore[misc]  # the harness is not installe
         self._end_text = token_text(self.model.gguf, "eos")
         kept = cache_type(self.model, cache)
         settings = EngineSettings(
-            self._max_length, thread_count(self.model, threads), parallel=parallel, exact=exact, cache=kept
+            self._max_length,
+            thread_count(self.model, threads),
+            parallel=parallel,
+            exact=exact,
+            cache=kept,
+            prefixes=options.prefixes(),
         )
         resources = contextlib.ExitStack()
         self._engine = resources.enter_context(LlamaProvider().open(self.model, settings))
