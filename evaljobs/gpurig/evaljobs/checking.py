@@ -11,6 +11,7 @@ from typing import Any
 
 from gpurig.common.errors import PrerequisiteError
 from gpurig.evaljobs.checks import Answer, CheckSpec
+from gpurig.evaljobs.checks.custom import Custom, entry_point
 from gpurig.evaljobs.checks.resources import Resources, Vectors
 from gpurig.evaljobs.ci_lint import project_lint
 from gpurig.evaljobs.engine import EngineProvider, EngineSettings, context_size, thread_count
@@ -60,6 +61,9 @@ def check_packages(specs: Sequence[CheckSpec], models: Mapping[str, ModelFile]) 
         PrerequisiteError: a package is not installed.
     """
     versions = {name: _version(name) for name in sorted({name for spec in specs for name in spec.check.packages})}
+    for spec in specs:
+        if isinstance(spec.parameters, Custom) and (made_by := entry_point(spec.parameters.name).dist):
+            versions[made_by.name] = made_by.version
     return versions | {f"model {name}": models[name].ref.sha256 for name in sorted(set(model_names(specs)))}
 
 
@@ -70,6 +74,7 @@ def prepared(
     provider: EngineProvider,
     environ: Mapping[str, str],
     threads: int | None = None,
+    allowed: frozenset[str] = frozenset(),
 ) -> Resources:
     """What the checks of these answers need, each embedding model loaded once, one after the other.
 
@@ -80,7 +85,7 @@ def prepared(
     wanted = _texts(questions)
     vectors = {name: _vectors(models[name], texts, provider, threads) for name, texts in wanted.items()}
     linted = any(spec.kind == "gitlab-ci-lint" for question in questions for spec in question.specs)
-    return Resources(linter=project_lint(environ) if linted else None, vectors=vectors)
+    return Resources(linter=project_lint(environ) if linted else None, vectors=vectors, allowed=allowed)
 
 
 def _texts(questions: Sequence[Question]) -> dict[str, list[str]]:

@@ -204,6 +204,7 @@ class StageOptions:
     out: Path
     selection: Selection = EVERYTHING
     models: ModelOptions = field(default_factory=ModelOptions)
+    allowed: tuple[str, ...] = ()
 
     def settings(self) -> RunSettings:
         """The run that these options describe, its suite read.
@@ -228,12 +229,22 @@ class StageOptions:
             exact=self.models.exact,
             prefixes=self.models.prefixes(),
             environ=dict(os.environ),
+            allowed=frozenset(self.allowed),
         )
 
 
 def _say(line: str) -> None:
     """Tell a person; a progress bar that stands in the line is drawn again below."""
     click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + harmless(line), err=True)
+
+
+allow_check_option = click.option(
+    "--allow-check",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Let this check of an installed package run; may be repeated. It is code with this job's rights.",
+)
 
 
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:

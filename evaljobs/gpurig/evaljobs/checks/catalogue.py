@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gpurig.evaljobs.checks import choice, code, embedding, measures, similarity, structure, text, usage
+from gpurig.evaljobs.checks import choice, code, custom, embedding, measures, similarity, structure, text, usage
 from gpurig.evaljobs.checks.gitlab import checks as gitlab
 from gpurig.evaljobs.checks.gitlab import lint
 from gpurig.evaljobs.checks.kind import Check, Embeds
@@ -272,5 +272,18 @@ _COST = (
     ),
 )
 
-_ALL = (*_TEXT, *_STRUCTURE, *_MEANING, *_CODE, *_SIMILARITY, *_EMBEDDING, *_COST)
+_CUSTOM = (
+    Check(
+        "custom",
+        "Your own",
+        custom.Custom,
+        custom.custom,
+        "the function with the entry point `name` (group `gpurig.checks`) says so; it gets `parameters`, and runs only "
+        "with `--allow-check NAME`",
+        shorthand="name",
+        uses=("vars", "usage"),
+    ),
+)
+
+_ALL = (*_TEXT, *_STRUCTURE, *_MEANING, *_CODE, *_SIMILARITY, *_EMBEDDING, *_COST, *_CUSTOM)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in _ALL})

@@ -48,9 +48,11 @@ class Resources:
     Attributes:
         linter: None outside of a job, or without a token.
         vectors: by the model's name, of every text that the run's checks asked for.
+        allowed: checks of installed packages that may run.
         memory: what checks made of it once for all answers.
     """
 
     linter: Linter | None = None
     vectors: Mapping[str, Vectors] = field(default_factory=lambda: MappingProxyType({}))
+    allowed: frozenset[str] = frozenset()
     memory: dict[Any, Any] = field(default_factory=dict)

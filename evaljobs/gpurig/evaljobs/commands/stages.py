@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpurig.evaljobs.commands.report import NoteOptions, conclude, gpu_use_option, note_options, told_gpu_use
-from gpurig.evaljobs.options import ModelOptions, StageOptions, model_options, stage_options
+from gpurig.evaljobs.options import ModelOptions, StageOptions, allow_check_option, model_options, stage_options
 from gpurig.evaljobs.suites.selection import Selection
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def generate(*, suite: Path, out: Path, selection: Selection, models: ModelOptio
 @click.command(epilog="Example: gpurig-job check examples/ci-jobs --out report")
 @stage_options
 @model_options
-def check(*, suite: Path, out: Path, selection: Selection, models: ModelOptions) -> None:
+@allow_check_option
+def check(*, suite: Path, out: Path, selection: Selection, models: ModelOptions, allowed: tuple[str, ...]) -> None:
     """Run the suite's checks over the generations.
 
     Appends to checks.jsonl in the folder --out. Needs no model but those that checks name. A failed check is a
@@ -41,7 +42,7 @@ def check(*, suite: Path, out: Path, selection: Selection, models: ModelOptions)
     """
     from gpurig.evaljobs import stages  # noqa: PLC0415 - heavy
 
-    _run(stages.check, StageOptions(suite, out, selection, models))
+    _run(stages.check, StageOptions(suite, out, selection, models, allowed))
 
 
 @click.command(epilog="Example: gpurig-job grade examples/ci-jobs --out report")
@@ -70,6 +71,7 @@ def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) ->
 @click.command("eval", epilog="Example: gpurig-job eval examples/ci-jobs --out report --tag write --sample 10")
 @stage_options
 @model_options
+@allow_check_option
 @gpu_use_option
 @note_options
 def eval_(
@@ -78,6 +80,7 @@ def eval_(
     out: Path,
     selection: Selection,
     models: ModelOptions,
+    allowed: tuple[str, ...],
     gpu_use: Path,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
@@ -92,7 +95,7 @@ def eval_(
     from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
 
     started = datetime.now(UTC)
-    options = StageOptions(suite, out, selection, models)
+    options = StageOptions(suite, out, selection, models, allowed)
     settings = options.settings()
     with locked(out):
         reused = stages.run_stages(settings)

@@ -49,6 +49,7 @@ def check(settings: RunSettings) -> StageOutcome:
             provider=settings.provider,
             environ=settings.environ,
             threads=settings.threads,
+            allowed=settings.allowed,
         )
         for name, question in zip(names, questions, strict=True):
             answer = replace(question.answer, resources=resources)

@@ -48,6 +48,7 @@ class RunSettings:
         prefixes: where prompts' beginnings are kept between runs; nowhere where None.
         stream: where progress goes; standard error where None.
         environ: the job's variables, for checks that ask its GitLab.
+        allowed: checks of installed packages that may run.
     """
 
     suite: Suite
@@ -61,6 +62,7 @@ class RunSettings:
     prefixes: PrefixSettings | None = None
     stream: TextIO | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
