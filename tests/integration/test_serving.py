@@ -359,6 +359,7 @@ def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
         (b'{"model":"\\ud800","prompt":"x"}', "/v1/completions", {}, 404),
         (b'{"model":"tiny","prompt":"\\ud800","max_tokens":1,"echo":true}', "/v1/completions", {}, 200),
         (b"{}", "/v1/completions", {"Content-Type": "text/plain"}, 415),
+        (b"\x1f\x8b", "/v1/completions", {"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
         (b"{}", "/v1/completions", {"Authorization": "Bearer wrong"}, 401),
         (b"{}", "/v1/nothing", {}, 404),
         (b"{}", "/v1/models", {}, 405),

@@ -160,6 +160,8 @@ class Endpoints:
         if kind != "application/json":
             # Web pages can send other kinds to any address without asking it first.
             raise ApiFault(415, "The request's body must be application/json.")
+        if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            raise ApiFault(415, "The request's body must not be compressed.")
         limits = self._limits
         try:
             raw = await asyncio.wait_for(_read(request, limits.body_bytes), limits.read_seconds)
