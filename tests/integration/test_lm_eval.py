@@ -312,7 +312,7 @@ def test_a_python_program_uses_the_model_as_any_other_of_the_harness(reference: 
     assert found["too long"][0] == "InputError"
     assert "the model's context 200" in found["too long"][1]
     assert found["nothing"][0] == "InputError"
-    assert found["no cache"] == ["InputError", 'cache="f64" is no type of KV cache']
+    assert found["no cache"] == ["InputError", '"f64" is no type of KV cache']
     assert found["no file"] == ["InputError", "cannot read no.jinja: No such file or directory"]
     assert found["no template"] == ["InputError", 'the model has no chat template "tool"']
 

@@ -26,7 +26,7 @@ COMMANDS = {
         f"{_HERE}.quantize:divergence",
         "Compare the predictions of models with a reference's, as llama-perplexity --kl-divergence does.",
     ),
-    "score": LazyCommand(f"{_HERE}.score:score", "Score what others wrote: choices of questions, whole texts."),
+    "score": LazyCommand(f"{_HERE}.score:score", "Score what others wrote: choices of questions, and whole texts."),
     "serve": LazyCommand(f"{_HERE}.serve:serve", "Serve a model with OpenAI's interface."),
     "with-model": LazyCommand(f"{_HERE}.serve:with_model", "Run a command beside a server of a model."),
     "lm-eval": LazyCommand(f"{_HERE}.lm_eval:lm_eval", "Evaluate a model with lm-evaluation-harness."),
