@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from gpurig.common.errors import RemoteError
 from gpurig.common.gitlab_api import connect, translated
 from gpurig.evaljobs.checks.resources import LintResult
 
 TOKEN_VARIABLE = "GPURIG_LINT_TOKEN"  # noqa: S105 - a variable's name
 _DOING = "asking GitLab to lint a configuration"
+_HINT = f"{TOKEN_VARIABLE} must be a valid token of this project (role Developer or above) with the scope api"
 # GitLab limits how often a token may ask; python-gitlab waits as long as it says.
 _RETRIES = 5
 
@@ -36,7 +35,7 @@ class ProjectLint:
             RemoteError: GitLab refused or did not answer.
         """
         if content not in self._known:
-            with translated(_DOING, self._url), _own_hints():
+            with translated(_DOING, self._url, hints=dict.fromkeys((401, 403, 404), _HINT)):
                 told = self._project.ci_lint.create({"content": content}, max_retries=_RETRIES)
             errors = told.attributes.get("errors")
             self._known[content] = LintResult(
@@ -57,19 +56,3 @@ def project_lint(environ: Mapping[str, str]) -> ProjectLint | None:
         return None
     ca_file = environ.get("CI_SERVER_TLS_CA_FILE", "")
     return ProjectLint(url, project, token.strip(), Path(ca_file) if ca_file else None)
-
-
-@contextlib.contextmanager
-def _own_hints() -> Iterator[None]:
-    """The failures whose fix lies in the job's variables, not in an option of the box's commands."""
-    import gitlab  # noqa: PLC0415 - translated() has imported it already
-
-    try:
-        yield
-    except gitlab.GitlabError as error:
-        if error.response_code not in {401, 403, 404}:
-            raise
-        raise RemoteError(
-            f"{_DOING}: GitLab answered {error.response_code}",
-            hint=f"{TOKEN_VARIABLE} must be a valid token of this project (role Developer or above) with the scope api",
-        ) from error
