@@ -13,12 +13,13 @@ from gpurig.evaljobs.suites.suite import GateRuleSpec
 def apply_gate(rules: Sequence[GateRuleSpec], metrics: Sequence[Metric]) -> Gate:
     """Hold every rule against its metric; a limit itself is good enough. A gate without rules passes.
 
-    A rule that names no generator is held against every generator's metric.
+    A rule that names no generator is held against every generator's metric. Rules about the change since a baseline are
+    passed over (`comparing.demands`).
 
     Raises:
         InputError: a rule names a metric that the run does not have, or one that is no number.
     """
-    outcomes = tuple(_apply(rule, metric) for rule in rules for metric in _meant(rule, metrics))
+    outcomes = tuple(_apply(rule, metric) for rule in rules if not rule.relative for metric in _meant(rule, metrics))
     passed = all(outcome.passed for outcome in outcomes)
     return Gate(passed=passed, reason="" if passed else "threshold", rules=outcomes)
 

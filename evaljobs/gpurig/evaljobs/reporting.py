@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpurig.common.files import write_atomic
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
-from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
+from gpurig.evaljobs.results import BaselineRef, JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suites.selection import Shard
 from gpurig.evaljobs.suites.suite import Suite
@@ -32,6 +32,7 @@ def run_report(
     started: datetime | None = None,
     reused: int = 0,
     gpu_use: tuple[JobGpuUse, ...] = (),
+    baseline: tuple[Results, BaselineRef] | None = None,
 ) -> Results:
     """Compute the results of the records in `out` and write results.json and the reports beside them.
 
@@ -46,6 +47,7 @@ def run_report(
         started: when the run began; now where None.
         reused: trials that an earlier run had finished already.
         gpu_use: what the box's exporter tells of the pipeline's jobs.
+        baseline: what it is compared with.
 
     Raises:
         InputError: a record is missing or not valid; the gate asks for what was not measured.
@@ -60,7 +62,9 @@ def run_report(
         gpu_use=gpu_use,
         shard=str(shard or ""),
     )
-    results = summarize(suite, trials_of(suite) if trials is None else trials, read_records(out, suite), facts)
+    results = summarize(
+        suite, trials_of(suite) if trials is None else trials, read_records(out, suite), facts, baseline
+    )
     # All texts are made before the first is written, so that a failure leaves the old report whole.
     texts = {
         JUNIT: junit_xml(results),

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpurig.common.errors import InputError
+from gpurig.evaljobs.comparing.compare import compare, paired
+from gpurig.evaljobs.comparing.demands import with_relative
 from gpurig.evaljobs.gate import apply_gate, judged
 from gpurig.evaljobs.grading.calibration import calibration_items, fitness
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
 from gpurig.evaljobs.results import (
+    BaselineRef,
     GeneratorRef,
     JobGpuUse,
     JobRef,
@@ -47,8 +50,21 @@ class RunFacts:
     shard: str = ""
 
 
-def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts: RunFacts) -> Results:
+def summarize(
+    suite: Suite,
+    trials: Sequence[Trial],
+    records: RunRecords,
+    facts: RunFacts,
+    baseline: tuple[Results, BaselineRef] | None = None,
+) -> Results:
     """The results of `trials`, which are the suite's or a selection of them; at least one.
+
+    Args:
+        suite: what the records answer.
+        trials: whose.
+        records: of the stages.
+        facts: what the run knows beside.
+        baseline: what it is compared with.
 
     Raises:
         InputError: a trial lacks a record (the message names the stage to run), two models wrote the records of one
@@ -82,7 +98,9 @@ def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts:
     for written in (generations, checks, grades):
         for record in written:
             packages |= record.packages
-    return Results(
+    # A run of some of the generators is judged by what the suite demands of these.
+    rules = [rule for rule in suite.gate if rule.generator in {None, *names}]
+    results = Results(
         suite=suite.name,
         suite_sha256=suite.sha256,
         description=suite.description,
@@ -103,10 +121,13 @@ def summarize(suite: Suite, trials: Sequence[Trial], records: RunRecords, facts:
         together=_together(generations),
         samples=done,
         metrics=metrics,
-        # A run of some of the generators is judged by what the suite demands of these.
-        gate=judged(apply_gate([rule for rule in suite.gate if rule.generator in {None, *names}], metrics), judges),
+        gate=apply_gate(rules, metrics),
         judges=judges,
     )
+    then = None if baseline is None else baseline[0]
+    gate = with_relative(results.gate, rules, metrics, None if then is None else paired(results, then))
+    comparison = None if baseline is None else compare(results, *baseline)
+    return results.model_copy(update={"gate": judged(gate, judges), "comparison": comparison})
 
 
 def _judges(suite: Suite, records: RunRecords) -> tuple[JudgeFitness, ...]:

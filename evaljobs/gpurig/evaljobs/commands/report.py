@@ -13,15 +13,16 @@ import click
 from gpurig.common.command import say_error
 from gpurig.common.errors import ApplianceError, GateFailedError
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.comparing.baseline import read_baseline
 from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
 from gpurig.evaljobs.gpu_use import GPU_USE_FOLDER, find_gpu_use
 from gpurig.evaljobs.options import stage_options
 from gpurig.evaljobs.report.judges import unfit
 from gpurig.evaljobs.report.note import note_markdown
 from gpurig.evaljobs.report.terminal import terminal_summary
-from gpurig.evaljobs.report.words import number, rule_text
+from gpurig.evaljobs.report.words import rule_text, rule_value
 from gpurig.evaljobs.reporting import HTML, run_report
-from gpurig.evaljobs.results import JobGpuUse, Results
+from gpurig.evaljobs.results import BaselineRef, JobGpuUse, Results
 from gpurig.evaljobs.suites.selection import Selection
 from gpurig.evaljobs.suites.suite import load_suite
 from gpurig.evaljobs.suites.trials import select_trials
@@ -92,7 +93,7 @@ def conclude(results: Results, out: Path, note: NoteOptions) -> None:
         raise GateFailedError(told, hint="its grades count for nothing; docs/graders.md says what helps")
     failed = [rule for rule in results.gate.rules if not rule.passed]
     if failed:
-        demands = "; ".join(f"{rule_text(rule)}, but it is {number(rule.value)}" for rule in failed)
+        demands = "; ".join(f"{rule_text(rule)}, but it is {rule_value(rule)}" for rule in failed)
         raise GateFailedError(f"the gate failed: {demands}", hint=f"{out / HTML} shows every sample")
     if problem is not None and note.mode == "always":
         raise problem
@@ -106,9 +107,27 @@ def _write_note(results: Results, note: NoteOptions) -> None:
     click.echo(harmless(f"Note on merge request !{place.iid}: {outcome}"))
 
 
-@click.command(epilog="Example: gpurig-job report examples/ci-jobs --out report")
+baseline_option = click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="An earlier run's results.json, or its folder, to compare with (docs/statistics.md).",
+)
+
+
+def told_baseline(path: Path | None) -> tuple[Results, BaselineRef] | None:
+    """The baseline that --baseline names, read before anything else is done.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    return None if path is None else read_baseline(path)
+
+
+@click.command(epilog="Example: gpurig-job report examples/ci-jobs --out report --baseline main/report")
 @stage_options
 @gpu_use_option
+@baseline_option
 @note_options
 def report(
     *,
@@ -116,6 +135,7 @@ def report(
     out: Path,
     selection: Selection,
     gpu_use: Path,
+    baseline: Path | None,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
@@ -126,5 +146,12 @@ def report(
     """
     read = load_suite(suite)
     trials = select_trials(read, selection)
-    results = run_report(read, out, trials=trials, shard=selection.shard, gpu_use=told_gpu_use(gpu_use))
+    results = run_report(
+        read,
+        out,
+        trials=trials,
+        shard=selection.shard,
+        gpu_use=told_gpu_use(gpu_use),
+        baseline=told_baseline(baseline),
+    )
     conclude(results, out, NoteOptions(note, note_token_file))

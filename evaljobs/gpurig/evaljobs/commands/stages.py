@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gpurig.evaljobs.commands.report import NoteOptions, conclude, gpu_use_option, note_options, told_gpu_use
+from gpurig.evaljobs.commands.report import (
+    NoteOptions,
+    baseline_option,
+    conclude,
+    gpu_use_option,
+    note_options,
+    told_baseline,
+    told_gpu_use,
+)
 from gpurig.evaljobs.options import ModelOptions, StageOptions, allow_check_option, model_options, stage_options
 from gpurig.evaljobs.suites.selection import Selection
 
@@ -73,6 +81,7 @@ def _run(stage: Callable[[RunSettings], StageOutcome], options: StageOptions) ->
 @model_options
 @allow_check_option
 @gpu_use_option
+@baseline_option
 @note_options
 def eval_(
     *,
@@ -82,6 +91,7 @@ def eval_(
     models: ModelOptions,
     allowed: tuple[str, ...],
     gpu_use: Path,
+    baseline: Path | None,
     note: Literal["auto", "always", "never"],
     note_token_file: Path | None,
 ) -> None:
@@ -94,7 +104,7 @@ def eval_(
     from gpurig.evaljobs.reporting import run_report  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.store import locked  # noqa: PLC0415 - heavy
 
-    started = datetime.now(UTC)
+    started, then = datetime.now(UTC), told_baseline(baseline)
     options = StageOptions(suite, out, selection, models, allowed)
     settings = options.settings()
     with locked(out):
@@ -107,5 +117,6 @@ def eval_(
             started=started,
             reused=reused,
             gpu_use=told_gpu_use(gpu_use),
+            baseline=then,
         )
     conclude(results, out, NoteOptions(note, note_token_file))

@@ -19,7 +19,16 @@ from gpurig.common.terminal import harmless
 from gpurig.common.version import __version__
 from gpurig.evaljobs.report import charts
 from gpurig.evaljobs.report.gpu_use import deaths, left_out, run_use, use_rows
-from gpurig.evaljobs.report.words import amount, interval, models_of, number, reasons, rule_text, things, title
+from gpurig.evaljobs.report.words import (
+    amount,
+    interval,
+    models_of,
+    reasons,
+    rule_text,
+    rule_value,
+    things,
+    title,
+)
 from gpurig.evaljobs.results import Metric, Results, SampleResult
 
 # A page stays readable and quick; the whole text is in results.json.
@@ -82,7 +91,7 @@ def html_report(results: Results) -> str:
         style_hash=_source_hash(style),
         script_hash=_source_hash(script),
         cards=_cards(results),
-        rules=[(rule_text(rule), number(rule.value), rule.passed) for rule in results.gate.rules],
+        rules=[(rule_text(rule), rule_value(rule), rule.passed) for rule in results.gate.rules],
         metrics=[(title(m), m.name, amount(m), interval(m), m.n) for m in results.metrics],
         bars=charts.rate_bars(results),
         tag_bars=charts.tag_bars(results),

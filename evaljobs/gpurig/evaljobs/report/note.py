@@ -20,6 +20,7 @@ from gpurig.evaljobs.report.words import (
     passed_over,
     reasons,
     rule_text,
+    rule_value,
     things,
     title,
     verdict,
@@ -82,7 +83,9 @@ def _gate(results: Results) -> list[str]:
     lines = []
     for rule in results.gate.rules:
         mark = ":white_check_mark:" if rule.passed else ":x:"
-        lines.append(f"- {mark} {_code(rule_text(rule))} is {number(rule.value)}")
+        lines.append(
+            f"- {mark} {_code(rule_text(rule))} is {_code(rule_value(rule)) if rule.reason else number(rule.value)}"
+        )
     return [*lines, ""] if lines else []
 
 

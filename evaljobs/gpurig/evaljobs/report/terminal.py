@@ -11,10 +11,10 @@ from gpurig.evaljobs.report.words import (
     amount,
     interval,
     models_of,
-    number,
     passed_over,
     reasons,
     rule_text,
+    rule_value,
     things,
     title,
     verdict,
@@ -50,7 +50,8 @@ def terminal_summary(results: Results, folder: str) -> str:
             lines.append(shorten_end(f"  {harmless(sample.id).ljust(min(width, 30))}  {harmless(first)}"))
         lines.append("")
     for rule in results.gate.rules:
-        lines.append(f"  {'ok    ' if rule.passed else 'FAILED'}  {rule_text(rule)}: {number(rule.value)}")
+        told = f"  {'ok    ' if rule.passed else 'FAILED'}  {rule_text(rule)}: {rule_value(rule)}"
+        lines += textwrap.wrap(told, _WIDTH, subsequent_indent="          ")
     if told := unfit(results.judges):
         lines += textwrap.wrap(harmless(f"  UNFIT   {told}"), _WIDTH, subsequent_indent="          ")
     use = own_text(results)

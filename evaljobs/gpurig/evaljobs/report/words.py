@@ -87,7 +87,16 @@ def rule_text(rule: GateRule) -> str:
     if rule.maximum is not None:
         demands.append(f"≤ {rule.maximum:g}")
     whose = f" of {rule.generator}" if rule.generator else ""
+    if rule.kind == "no-regression":
+        return f"{rule.metric}{whose} no worse than the baseline (alpha {rule.alpha:g})"
+    if rule.kind == "non-inferiority":
+        return f"{rule.metric}{whose} worse than the baseline by less than {100 * (rule.margin or 0):g} points"
     return f"{rule.metric}{whose} {' and '.join(demands)}"
+
+
+def rule_value(rule: GateRule) -> str:
+    """What a rule came to: the metric's value, and why it failed where that says more."""
+    return f"{number(rule.value)}{f' ({rule.reason})' if rule.reason else ''}"
 
 
 def verdict(results: Results) -> str:

@@ -202,21 +202,38 @@ class Sample(Strict):
 
 
 class GateRuleSpec(Strict):
-    """A demand on one metric of the run: at least `min`, at most `max`.
+    """A demand on one metric of the run: at least `min`, at most `max`, or one on its change since the baseline.
 
     Attributes:
         generator: whose metric; None: every generator's.
+        no_regression: it is not significantly worse than the baseline's.
+        margin: it is shown to be worse by less than this (non-inferiority).
+        alpha: how often a run that is no worse may fail `no_regression`, and one that is worse by the margin may pass.
+        missing_baseline: what the rule comes to where there is no baseline: a project's first run.
     """
 
     metric: NonEmpty
     generator: str | None = Field(default=None, exclude_if=lambda name: name is None)
     min: float | None = None
     max: float | None = None
+    no_regression: bool = Field(default=False, exclude_if=lambda value: not value)
+    margin: float | None = Field(default=None, gt=0.0, le=1.0, exclude_if=lambda value: value is None)
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5, exclude_if=lambda value: value == 0.05)
+    missing_baseline: Literal["pass", "fail"] = Field(default="pass", exclude_if=lambda value: value == "pass")
+
+    @property
+    def relative(self) -> bool:
+        """Whether it is held against a baseline."""
+        return self.no_regression or self.margin is not None
 
     @model_validator(mode="after")
     def _demands_something(self) -> Self:
+        if self.relative:
+            if self.min is not None or self.max is not None or (self.no_regression and self.margin is not None):
+                raise ValueError("give min and max, no_regression, or margin: each is a rule of its own")
+            return self
         if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+            raise ValueError("give min, max or both, or no_regression or margin")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can pass")
         return self
