@@ -152,7 +152,7 @@ def test_a_chosen_letter_is_one_of_the_letters(text: str) -> None:
     ("check", "says"),
     [
         ({"contains": []}, "at least 1"),
-        ({"contains": {"text": ["a"], "weight": -1}}, "greater than or equal to 0"),
+        ({"contains": {"text": ["a"], "weight": -1}}, "must be greater than or equal to 0"),
         ({"length": {}}, "give min, max or both"),
         ({"length": {"min": 3, "max": 2}}, "nothing can pass"),
         ({"length": {"max": 2, "unit": "tokens", "extract": "code-block"}}, "whole answer"),

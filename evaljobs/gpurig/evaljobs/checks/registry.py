@@ -113,7 +113,7 @@ def _message(check: Check, entry: Any) -> str:
         case "string_type" | "tuple_type":
             return f"must be text, not {_kind_of(entry['input'])}: put it in quotes"
         case _:
-            return str(entry["msg"]).removeprefix("Value error, ")
+            return str(entry["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
 
 
 def _kind_of(value: object) -> str:
