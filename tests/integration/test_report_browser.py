@@ -9,7 +9,7 @@ import pytest
 from gpurig.evaljobs.report import html_report
 from gpurig.evaljobs.results import Results
 from standins.browser import Browser, find_browser, started_browser
-from standins.evalrun import HOSTILE, failed_sample, gpu_uses, hostile_samples, results, sample
+from standins.evalrun import HOSTILE, comparison, failed_sample, gpu_uses, hostile_samples, judge, results, sample
 from standins.missing import missing
 
 VISIBLE = """
@@ -122,6 +122,19 @@ def test_choosing_a_tag_and_an_order(browser, page):
     assert browser.run(VISIBLE) == ["unit-tests"]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_regressed_since_the_baseline_can_be_chosen_and_is_legible(browser, page, scheme):
+    browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    run = results(comparison=comparison("matrix", text="stage: build"), judges=(judge(fit=False),))
+    browser.open(page(run))
+    browser.click("#change option[value=regressed]")
+    assert browser.run(VISIBLE) == ["matrix"]
+    assert browser.run("return location.hash") == "#change=regressed"
+    assert browser.run("return document.querySelector('#s-4 .diff del').textContent") == "stage: build"
+    assert browser.run(LOW_CONTRAST) == []
+    assert browser.console() == []
+
+
 def test_a_sample_opens_by_keyboard_and_by_link(browser, page):
     address = page()
     browser.open(address)
@@ -167,7 +180,8 @@ def test_hostile_answers_run_nothing_and_are_shown(browser, page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_of_wcag_aa(browser, page, scheme):
     browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.open(page(results(gpu_use=gpu_uses("NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"))))
+    run = results(gpu_use=gpu_uses("NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"))
+    browser.open(page(run))
     assert browser.run(LOW_CONTRAST) == []
 
 

@@ -6,13 +6,19 @@ from typing import Any
 
 from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
 from gpurig.evaljobs.results import (
+    BaselineRef,
+    Comparison,
+    Floor,
     Gate,
     GateRule,
     GpuCardUse,
     JobGpuUse,
     JobRef,
+    JudgeFitness,
     Metric,
+    MetricChange,
     Results,
+    SampleChange,
     SampleGrade,
     SampleResult,
 )
@@ -101,6 +107,28 @@ def gpu_uses(*names: str) -> tuple[JobGpuUse, ...]:
         )
         for index, name in enumerate(names)
     )
+
+
+def comparison(*ids: str, text: str = "before", remark: str = "few samples") -> Comparison:
+    """A loss, a gain and what chance explains; the samples `ids` regressed, from the answer `text`."""
+    changes = (
+        MetricChange(metric="pass_rate", n=40, before=0.9, after=0.6, low=-0.45, high=-0.15, p=0.001, p_adjusted=0.003),
+        MetricChange(metric="grade_mean", n=40, before=0.5, after=0.7, low=0.1, high=0.3, p=0.01, p_adjusted=0.02),
+        MetricChange(metric="generated_rate", n=40, before=1.0, after=1.0, low=-0.04, high=0.04, p=1.0, p_adjusted=1.0),
+    )
+    return Comparison(
+        baseline=BaselineRef(source="file", name="main/report", started="2026-11-20T02:00:00Z", commit_sha="c" * 40),
+        changes=changes,
+        regressions=tuple(SampleChange(id=one, was_passed=True, passed=False, was_output=text) for one in ids),
+        remarks=(remark,),
+    )
+
+
+def judge(*, fit: bool = True) -> JudgeFitness:
+    """A grader that agrees with people, or one that does not."""
+    kappa = 0.8 if fit else 0.2
+    floors = (Floor(metric="kappa", minimum=0.6, value=kappa, passed=fit),)
+    return JudgeFitness(n=120, kappa=kappa, kappa_low=kappa - 0.1, kappa_high=kappa + 0.1, floors=floors, fit=fit)
 
 
 def results(samples: tuple[SampleResult, ...] | None = None, **changes: Any) -> Results:

@@ -12,7 +12,7 @@ from gpurig.common.errors import GateFailedError
 from gpurig.common.terminal import harmless, shorten, table
 
 if TYPE_CHECKING:
-    from gpurig.evaljobs.results import Comparison, MetricChange
+    from gpurig.evaljobs.results import Comparison
 
 _WIDTH, _SHOWN = 80, 5
 
@@ -32,11 +32,12 @@ def compare(*, baseline: Path, run: Path, alpha: float, fail_on_regression: bool
     """
     from gpurig.evaljobs.comparing.baseline import read_baseline  # noqa: PLC0415 - heavy
     from gpurig.evaljobs.comparing.compare import compare as compared  # noqa: PLC0415 - heavy
+    from gpurig.evaljobs.report.changes import is_worse  # noqa: PLC0415 - heavy
 
     then, ref = read_baseline(baseline)
     now, _ = read_baseline(run)
     found = compared(now, then, ref)
-    worse = [change for change in found.changes if _is_worse(change, alpha)]
+    worse = [change for change in found.changes if is_worse(change, alpha)]
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
@@ -47,18 +48,21 @@ def compare(*, baseline: Path, run: Path, alpha: float, fail_on_regression: bool
 
 
 def _lines(found: Comparison, alpha: float) -> list[str]:
-    several = len({change.generator for change in found.changes}) > 1
+    from gpurig.evaljobs.report.changes import change_rows  # noqa: PLC0415 - heavy
+
+    changes = change_rows(found, alpha=alpha)
+    several = len({row.generator for row in changes}) > 1
     rows = [
         [
-            change.metric + (f" ({change.generator})" if several else ""),
-            f"{change.before:.3f}",
-            f"{change.after:.3f}",
-            f"{change.after - change.before:+.3f}",
-            "" if change.low is None or change.high is None else f"{change.low:+.3f} … {change.high:+.3f}",
-            "" if change.p_adjusted is None else f"{change.p_adjusted:.2g}",
-            _word(change, alpha),
+            row.metric + (f" ({harmless(row.generator)})" if several else ""),
+            row.before,
+            row.after,
+            row.change,
+            row.interval,
+            row.p,
+            row.verdict.upper() if row.verdict == "worse" else row.verdict,
         ]
-        for change in found.changes
+        for row in changes
     ]
     lines = [table(["metric", "before", "after", "change", "95 % interval", "p", ""], rows)] if rows else []
     for title, samples in (("worse", found.regressions), ("better", found.improvements)):
@@ -69,14 +73,3 @@ def _lines(found: Comparison, alpha: float) -> list[str]:
             lines += [f"  {shorten(harmless(one.id), 76)}" for one in samples[:_SHOWN]]
     lines += ["", *(line for remark in found.remarks for line in textwrap.wrap(harmless(remark), _WIDTH))]
     return lines
-
-
-def _is_worse(change: MetricChange, alpha: float) -> bool:
-    loss = change.after > change.before if change.worse else change.after < change.before
-    return loss and change.p_adjusted is not None and change.p_adjusted < alpha
-
-
-def _word(change: MetricChange, alpha: float) -> str:
-    if change.p_adjusted is None or change.p_adjusted >= alpha:
-        return ""
-    return "WORSE" if _is_worse(change, alpha) else "better"

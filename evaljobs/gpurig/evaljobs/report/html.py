@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -18,7 +19,9 @@ from gpurig.common.errors import PrerequisiteError
 from gpurig.common.terminal import harmless
 from gpurig.common.version import __version__
 from gpurig.evaljobs.report import charts
+from gpurig.evaljobs.report.changes import Moved, baseline_text, change_rows, moved, side_by_side
 from gpurig.evaljobs.report.gpu_use import deaths, left_out, run_use, use_rows
+from gpurig.evaljobs.report.judges import judge_rows, unfit
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
@@ -61,6 +64,8 @@ class SampleView:
     verdict: str
     probabilities: tuple[tuple[str, float, str], ...]
     facts: str
+    change: str = ""
+    sides: tuple[tuple[str, str, str], ...] = ()
 
 
 def html_report(results: Results) -> str:
@@ -75,6 +80,7 @@ def html_report(results: Results) -> str:
     except ImportError as error:
         raise PrerequisiteError("the HTML report needs jinja2", hint="pip install 'gpurig[eval]'") from error
 
+    changed = moved(results)
     style, script = _asset("report.css"), _asset("report.js")
     environment = SandboxedEnvironment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -97,10 +103,15 @@ def html_report(results: Results) -> str:
         tag_bars=charts.tag_bars(results),
         grades=charts.grade_histogram(results),
         seconds=charts.seconds_histogram(results),
+        changes=[] if results.comparison is None else change_rows(results.comparison),
+        baseline="" if results.comparison is None else baseline_text(results.comparison),
+        remarks=() if results.comparison is None else results.comparison.remarks,
+        judges=[(judge.n, judge_rows(judge)) for judge in results.judges],
+        unfit=unfit(results.judges),
         uses=use_rows(results),
         deaths=deaths(results),
         left_out=left_out(results),
-        samples=[_view(index, sample, results) for index, sample in enumerate(results.samples, start=1)],
+        samples=[_view(index, sample, results, changed) for index, sample in enumerate(results.samples, start=1)],
         tags=sorted({_plain(tag) for sample in results.samples for tag in sample.tags}),
         job_url=results.job.url if re.fullmatch(r"https?://[^\s\"'<>]+", results.job.url) else "",
         passed=sum(sample.passed for sample in results.samples),
@@ -141,8 +152,10 @@ def _card(metric: Metric) -> Card:
     return Card(title(metric), amount(metric), f"95 %: {between}" if between else f"{metric.n} samples")
 
 
-def _view(index: int, sample: SampleResult, results: Results) -> SampleView:
+def _view(index: int, sample: SampleResult, results: Results, changed: Mapping[str, Moved]) -> SampleView:
     grade = sample.grade
+    change, before = changed.get(sample.id, ("", None))
+    sides = () if before is None else side_by_side(_plain(before.was_output), _plain(sample.output))
     facts = [f"{sample.prompt_tokens} tokens in", f"{sample.completion_tokens} out", f"{sample.seconds:.2f} s"]
     if sample.finish == "length":
         facts.append("cut at the token limit")
@@ -167,4 +180,6 @@ def _view(index: int, sample: SampleResult, results: Results) -> SampleView:
         if grade
         else (),
         facts=" · ".join(facts),
+        change=change,
+        sides=tuple((side.kind, side.before, side.after) for side in sides),
     )

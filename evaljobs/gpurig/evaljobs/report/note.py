@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 
 from gpurig.common.terminal import harmless
+from gpurig.evaljobs.report.changes import baseline_text, change_rows
 from gpurig.evaljobs.report.gpu_use import deaths, left_out, use_rows
+from gpurig.evaljobs.report.judges import unfit
 from gpurig.evaljobs.report.words import (
     amount,
     interval,
@@ -31,6 +33,7 @@ from gpurig.evaljobs.results import Results, SampleResult
 # GitLab's limit is 1,000,000 characters; a note that people read is far shorter.
 MAX_CHARACTERS = 60_000
 _SHOWN_FAILURES = 10
+_SHOWN_CHANGES = 5
 _LONGEST_ANSWER = 2_000
 _LONGEST_LINE = 240
 _BAR = "│ "
@@ -54,6 +57,8 @@ def note_markdown(results: Results) -> str:
         "",
         *_gate(results),
         *_metrics(results),
+        *_comparison(results),
+        *_judges(results),
         *_gpu_use(results),
     ]
     tail = ["", *_footer(results)]
@@ -94,6 +99,43 @@ def _metrics(results: Results) -> list[str]:
     lines += [
         f"| {_cell(title(metric))} | {amount(metric)} | {interval(metric)} | {metric.n} |" for metric in results.metrics
     ]
+    return lines
+
+
+def _comparison(results: Results) -> list[str]:
+    """What became of the metrics since the baseline, and of which samples."""
+    found = results.comparison
+    if found is None:
+        return []
+    several = len({row.generator for row in change_rows(found)}) > 1
+    lines = ["", f"Since the baseline {_code(baseline_text(found))}:", ""]
+    if found.changes:
+        lines += ["| Metric | Before | Now | Change | 95 % interval | p | |", "|:--|--:|--:|--:|:-:|--:|:--|"]
+    for row in change_rows(found):
+        whose = f" {_code(row.generator)}" if several else ""
+        mark = {"worse": ":x: worse", "better": ":white_check_mark: better", "": ""}[row.verdict]
+        figures = f"{row.before} | {row.after} | {row.change} | {row.interval} | {row.p} | {mark}"
+        lines.append(f"| {_cell(row.metric)}{whose} | {figures} |")
+    for how, samples in (("worse", found.regressions), ("better", found.improvements)):
+        if samples:
+            names = ", ".join(_code(one.id) for one in samples[:_SHOWN_CHANGES])
+            more = f" and {len(samples) - _SHOWN_CHANGES} more" if len(samples) > _SHOWN_CHANGES else ""
+            lines += ["", f"{len(samples)} {how}: {names}{more}"]
+    return [*lines, *(line for remark in found.remarks for line in ("", _code(remark)))]
+
+
+def _judges(results: Results) -> list[str]:
+    """How far the graders agree with people."""
+    lines = []
+    for judge in results.judges:
+        between = (
+            ""
+            if judge.kappa_low is None or judge.kappa_high is None
+            else f" ({judge.kappa_low:.2f} to {judge.kappa_high:.2f})"
+        )
+        lines += ["", f"Grader's agreement with people: kappa {judge.kappa:.2f}{between}, {judge.n} answers."]
+    if told := unfit(results.judges):
+        lines += ["", f":x: {_code(told)}"]
     return lines
 
 

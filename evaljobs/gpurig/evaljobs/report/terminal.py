@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from gpurig.common.terminal import harmless, shorten, table
+from gpurig.evaljobs.report.changes import baseline_text, change_rows
 from gpurig.evaljobs.report.gpu_use import own_text
 from gpurig.evaljobs.report.judges import unfit
 from gpurig.evaljobs.report.words import (
@@ -20,7 +21,7 @@ from gpurig.evaljobs.report.words import (
     verdict,
     worst_first,
 )
-from gpurig.evaljobs.results import Results
+from gpurig.evaljobs.results import Comparison, Results
 
 _WIDTH = 80
 _SHOWN_FAILURES = 5
@@ -41,6 +42,8 @@ def terminal_summary(results: Results, folder: str) -> str:
     lines.append("")
     rows = [[title(metric), amount(metric), interval(metric), str(metric.n)] for metric in results.metrics]
     lines += [table(["metric", "value", "95 % interval", "samples"], rows), ""]
+    if results.comparison is not None:
+        lines += [*_since(results.comparison), ""]
     failed = worst_first(results)
     if failed:
         lines.append(f"{len(failed)} failed" + (f", the {_SHOWN_FAILURES} worst:" if len(failed) > 5 else ":"))
@@ -59,6 +62,15 @@ def terminal_summary(results: Results, folder: str) -> str:
         lines += textwrap.wrap(harmless(use), _WIDTH, break_on_hyphens=False)
     lines += [verdict(results), f"Report: {shorten(harmless(folder), 2000)}"]
     return "\n".join(lines)
+
+
+def _since(found: Comparison) -> list[str]:
+    """The metrics since the baseline, and what a reader has to know of it."""
+    rows = [[row.metric, row.before, row.after, row.change, row.p, row.verdict] for row in change_rows(found)]
+    lines = textwrap.wrap(harmless(f"Since the baseline {baseline_text(found)}:"), _WIDTH)
+    if rows:
+        lines.append(table(["metric", "before", "now", "change", "p", ""], rows))
+    return [*lines, *(line for remark in found.remarks for line in textwrap.wrap(harmless(remark), _WIDTH))]
 
 
 def shorten_end(line: str) -> str:

@@ -5,7 +5,7 @@
   const byId = (id) => document.getElementById(id);
   const list = byId("list");
   const samples = [...list.querySelectorAll(":scope > details")];
-  const fields = { q: byId("query"), status: byId("status"), tag: byId("tag"), order: byId("order") };
+  const fields = { q: byId("query"), status: byId("status"), tag: byId("tag"), change: byId("change"), order: byId("order") };
   const tags = new Map(samples.map((sample) => [sample, JSON.parse(sample.dataset.tags)]));
   const texts = new Map();
   const textOf = (sample) => {
@@ -28,10 +28,12 @@
     const words = valueOf("q").toLowerCase().split(/\s+/).filter(Boolean);
     const status = valueOf("status");
     const tag = valueOf("tag");
+    const change = valueOf("change");
     for (const sample of samples) {
       sample.hidden = !(
         (!status || sample.dataset.status === status) &&
         (!tag || tags.get(sample).includes(tag)) &&
+        (!change || sample.dataset.change === change) &&
         words.every((word) => textOf(sample).includes(word))
       );
     }
