@@ -206,7 +206,9 @@ def journey(root: Path, address: str, runner_image: str, base_image: str) -> Ite
     """A GitLab with a project, a merge request and a token file; nothing is set up on the box yet."""
     with GitLab(address) as gitlab, ProcessWatch() as watch:
         suite = REPOSITORY / "examples" / "ci-jobs"
-        files = {f"ci-jobs/{path.name}": path.read_text() for path in suite.iterdir() if path.suffix == ".yaml"}
+        files = {
+            f"ci-jobs/{path.name}": path.read_text() for path in suite.iterdir() if path.suffix in {".yaml", ".jsonl"}
+        }
         # The same suite with a gate that nothing passes.
         strict = yaml.safe_load(files["ci-jobs/suite.yaml"])
         strict["gate"] = [{"metric": "tokens_per_second", "min": 1e9}]

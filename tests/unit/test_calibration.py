@@ -196,6 +196,15 @@ def test_a_missing_set_is_said_before_anything_is_generated(box: EvalBox):
     assert provider.opened == []
 
 
+def test_only_grading_and_reporting_need_the_set(box: EvalBox):
+    (box.root / "people.jsonl").unlink()
+    settings = box.settings(ScriptedProvider())
+    stages.generate(settings)
+    stages.check(settings)
+    with pytest.raises(InputError, match="there is no file"):
+        stages.grade(settings)
+
+
 def test_one_load_of_the_grader_serves_calibration_and_grading_and_nothing_is_done_twice(box: EvalBox):
     provider = ScriptedProvider(knows)
     stages.run_stages(box.settings(provider))

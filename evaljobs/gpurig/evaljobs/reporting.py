@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gpurig.common.files import write_atomic
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
 from gpurig.evaljobs.results import BaselineRef, JobGpuUse, JobRef, Results
-from gpurig.evaljobs.store import read_records
+from gpurig.evaljobs.store import read_calibration, read_records
 from gpurig.evaljobs.suites.selection import Shard
 from gpurig.evaljobs.suites.suite import Suite
 from gpurig.evaljobs.suites.trials import Trial, trials_of
@@ -62,9 +63,8 @@ def run_report(
         gpu_use=gpu_use,
         shard=str(shard or ""),
     )
-    results = summarize(
-        suite, trials_of(suite) if trials is None else trials, read_records(out, suite), facts, baseline
-    )
+    records = replace(read_records(out, suite), calibration=read_calibration(out, suite))
+    results = summarize(suite, trials_of(suite) if trials is None else trials, records, facts, baseline)
     # All texts are made before the first is written, so that a failure leaves the old report whole.
     texts = {
         JUNIT: junit_xml(results),

@@ -66,7 +66,11 @@ class StageFile(Generic[R]):
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What the stages wrote, each by the trial's id."""
+    """What the stages wrote, each by the trial's id.
+
+    Attributes:
+        calibration: by the answer's id; empty where nobody asked for it (`read_calibration`).
+    """
 
     generations: Mapping[str, Generation]
     checks: Mapping[str, Checked]
@@ -128,7 +132,6 @@ def read_records(out: Path, suite: Suite) -> RunRecords:
             for name, record in read_stage(out / GRADES, Grade).finished().items()
             if name in generations and record.basis == grade_basis(suite, samples[name], generations[name].output)
         },
-        calibration=read_calibration(out, suite),
     )
 
 
