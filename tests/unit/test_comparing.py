@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from gpurig.common.errors import GateFailedError, InputError
@@ -19,18 +18,16 @@ from gpurig.evaljobs.comparing.values import sample_values
 from gpurig.evaljobs.engine import Completion, Request
 from gpurig.evaljobs.reporting import run_report
 from gpurig.evaljobs.results import BaselineRef, Gate, Metric, Results, SampleResult
-from gpurig.evaljobs.statistics.paired import detectable_loss
 from gpurig.evaljobs.suites.suite import GateRuleSpec
 from gpurig.evaljobs.suites.trials import trials_of
 from hypothesis import given
 from hypothesis import strategies as st
+from standins.ab_runs import NO_REGRESSION, claimed_power, failing_rate
 from standins.eval_box import EvalBox, suite_data
 from standins.evalrun import results, sample
 from standins.scripted_engine import ScriptedProvider
 
 HERE = BaselineRef(source="file", name="before")
-PASSED = [Gate(passed=True)]
-NO_REGRESSION = GateRuleSpec(metric="pass_rate", no_regression=True)
 
 
 def run(*passed: bool, **changes: Any) -> Results:
@@ -155,32 +152,15 @@ def test_a_rule_is_of_one_kind(fields: dict[str, Any]) -> None:
         GateRuleSpec(metric="pass_rate", **fields)
 
 
-def draws(count: int, samples: int, lost: float, gained: float, seed: int) -> float:
-    """How often the gate fails a run whose samples get worse and better with these probabilities."""
-    draw, failed = np.random.default_rng(seed), 0
-    metric = [Metric(name="pass_rate", value=0.5, n=samples)]
-    for _ in range(count):
-        kinds = draw.random(samples)
-        changed = np.where(kinds < lost, -1, np.where(kinds < lost + gained, 1, 0))
-        before = np.where(changed < 0, 1.0, np.where(changed > 0, 0.0, (draw.random(samples) < 0.7).astype(float)))
-        pairs = {("", "pass_rate"): list(zip(before.tolist(), (before + changed).tolist(), strict=True))}
-        failed += not with_relative(PASSED[0], [NO_REGRESSION], metric, pairs).passed
-    return failed / count
-
-
 @pytest.mark.parametrize("changing", [0.05, 0.2, 0.4])
 def test_a_run_that_is_no_worse_fails_at_most_one_time_in_twenty(changing: float) -> None:
-    rate = draws(2000, 100, changing / 2, changing / 2, seed=7)
+    rate = failing_rate(2000, 100, lost=changing / 2, gained=changing / 2, seed=7)
     assert rate <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
 
 
 def test_a_loss_of_ten_points_on_a_hundred_samples_is_found_with_the_power_that_is_claimed() -> None:
-    lost, gained, n = 0.15, 0.05, 100
-    pairs = [(1.0, 0.0)] * 15 + [(0.0, 1.0)] * 5 + [(1.0, 1.0)] * 80
-    claimed = next(
-        power / 100 for power in range(99, 0, -1) if detectable_loss(pairs, power=power / 100) <= lost - gained
-    )
-    found = draws(2000, n, lost, gained, seed=8)
+    claimed = claimed_power(100, lost=0.15, gained=0.05)
+    found = failing_rate(2000, 100, lost=0.15, gained=0.05, seed=8)
     # McNemar's exact test is conservative: the formula may claim some points more than it finds.
     assert claimed - 0.15 <= found <= claimed + 0.05
 
