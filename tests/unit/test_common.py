@@ -76,6 +76,27 @@ def test_numbers_are_aligned_to_the_right() -> None:
     assert table(("name", "value"), [("a", "1.5"), ("b", "10.5")]) == "name  value\na       1.5\nb      10.5"
 
 
+def test_progress_of_answers_says_how_fast_and_how_long_still() -> None:
+    stream, clock = io.StringIO(), FakeClock()
+    with Progress("generate", 40, done=10, stream=stream, clock=clock) as progress:
+        for _ in range(30):
+            clock.sleep(4)
+            progress.advance("a", tokens=100)
+    assert stream.getvalue().splitlines() == [
+        "generate: 10/40",
+        "generate: 13/40, 25 tokens/s, 1 min 48 s left",
+        "generate: 16/40, 25 tokens/s, 1 min 36 s left",
+        "generate: 19/40, 25 tokens/s, 1 min 24 s left",
+        "generate: 22/40, 25 tokens/s, 1 min 12 s left",
+        "generate: 25/40, 25 tokens/s, 1 min 0 s left",
+        "generate: 28/40, 25 tokens/s, 48 s left",
+        "generate: 31/40, 25 tokens/s, 36 s left",
+        "generate: 34/40, 25 tokens/s, 24 s left",
+        "generate: 37/40, 25 tokens/s, 12 s left",
+        "generate: 40/40, 25 tokens/s",
+    ]
+
+
 def test_progress_in_a_log_is_lines_without_carriage_returns() -> None:
     stream = io.StringIO()
     with Progress("generate", 3, done=1, stream=stream) as progress:

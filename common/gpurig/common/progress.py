@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -44,17 +43,22 @@ class Progress(_Shown):
     """Counts finished units of one stage.
 
     On a terminal it is a bar with the time left; in a log (a CI job's) it is one line at the start, one every
-    10 seconds and one at the end, because a bar's carriage returns make a log unreadable.
+    10 seconds and one at the end, because a bar's carriage returns make a log unreadable. Where units are answers, it
+    says how many tokens a second are written.
     """
 
-    def __init__(self, label: str, total: int, *, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, label: str, total: int, *, done: int = 0, stream: TextIO | None = None, clock: Clock | None = None
+    ) -> None:
         """Prepare for `total` units, `done` of them finished in an earlier run."""
         self._label = label
         self._total = total
-        self._count = done
+        self._count = self._before = done
+        self._tokens = 0
         self._stream = stream or sys.stderr
+        self._clock = clock or SystemClock()
         self._terminal = self._stream.isatty()
-        self._said_at = 0.0
+        self._started_at = self._said_at = self._clock.monotonic()
         self._bar = (
             click.progressbar(
                 length=total,
@@ -70,17 +74,31 @@ class Progress(_Shown):
         if self._bar is not None:
             self._bar.update(done)
 
-    def advance(self, note: str = "") -> None:
-        """One more unit is finished; `note` stands behind the bar."""
+    def advance(self, note: str = "", *, tokens: int = 0) -> None:
+        """One more unit is finished, of so many tokens; behind the bar stands how fast they come, or else `note`."""
         self._count += 1
+        self._tokens += tokens
         if self._bar is not None:
-            self._bar.update(1, current_item=note)
-        elif time.monotonic() - self._said_at >= _LOG_EVERY_S:
+            self._bar.update(1, current_item=self._speed() or note)
+        elif self._count < self._total and self._clock.monotonic() - self._said_at >= _LOG_EVERY_S:
             self._say()
 
+    def _speed(self) -> str:
+        passed = self._clock.monotonic() - self._started_at
+        return f"{self._tokens / passed:.0f} tokens/s" if self._tokens and passed > 0 else ""
+
+    def _left(self) -> str:
+        """How long the rest takes, if it goes on as it went."""
+        passed, done = self._clock.monotonic() - self._started_at, self._count - self._before
+        if done <= 0 or self._count >= self._total:
+            return ""
+        seconds = round((self._total - self._count) * passed / done)
+        return f"{seconds // 60} min {seconds % 60} s left" if seconds >= 60 else f"{seconds} s left"
+
     def _say(self) -> None:
-        self._said_at = time.monotonic()
-        self._stream.write(f"{self._label}: {self._count}/{self._total}\n")
+        self._said_at = self._clock.monotonic()
+        figures = ", ".join(filter(None, (f"{self._label}: {self._count}/{self._total}", self._speed(), self._left())))
+        self._stream.write(f"{figures}\n")
         self._stream.flush()
 
 

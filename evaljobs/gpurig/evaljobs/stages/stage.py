@@ -125,7 +125,8 @@ def finish(work: StageWork[R], settings: RunSettings) -> StageOutcome:
                 for record in work.records(missing):
                     writer.append(record)
                     failed += work.failed(record)
-                    progress.advance(record.trial)
+                    tokens = record.completion_tokens if isinstance(record, Generation) else 0
+                    progress.advance(record.trial, tokens=tokens)
         writer.finish()
     finally:
         writer.close()
