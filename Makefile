@@ -62,6 +62,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python scripts/metrics_table.py
 	$(BIN)/python scripts/checks_table.py
 	$(BIN)/python scripts/suite_schema.py
+	$(BIN)/python scripts/translation_pairs.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml
