@@ -15,6 +15,7 @@ COMMANDS = {
     "check": LazyCommand(f"{_HERE}.stages:check", "Run the suite's checks over the generations."),
     "grade": LazyCommand(f"{_HERE}.stages:grade", "Let the grader judge every generation."),
     "calibrate": LazyCommand(f"{_HERE}.calibrate:calibrate", "Say how far a suite's grader agrees with people."),
+    "merge": LazyCommand(f"{_HERE}.merge:merge", "Put the parts of a run together that jobs with --shard made."),
     "compare": LazyCommand(f"{_HERE}.compare:compare", "Compare two runs of a suite, sample by sample."),
     "report": LazyCommand(f"{_HERE}.report:report", "Compute the results, apply the gate, write the reports."),
     "eval": LazyCommand(f"{_HERE}.stages:eval_", "All four stages, one after the other."),
