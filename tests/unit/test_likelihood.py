@@ -66,7 +66,7 @@ def pieces(tasks: Sequence[BranchedScores | LongScore], *, chunk: int = 3) -> It
 
 
 def answers(asked: Sequence[ScoreRequest], *, alone: bool = False) -> dict[str, Scored]:
-    plan = plan_scores(asked, limit=LIMIT, longest=LONGEST, alone=alone)
+    plan = plan_scores(asked, limit=LIMIT, longest=LONGEST, vocabulary=VOCABULARY, alone=alone)
     found = list(gathered(asked, plan, pieces(plan.tasks)))
     assert sorted(one.id for one in found) == sorted(one.id for one in asked), "each is answered once"
     return {one.id: one for one in found}
@@ -91,7 +91,7 @@ def test_every_continuation_has_the_probabilities_that_it_has_alone(asked: list[
 
 @given(requests())
 def test_a_context_is_computed_once_for_all_that_follow_it_and_no_fed_token_twice(asked: list[ScoreRequest]) -> None:
-    tasks = plan_scores(asked, limit=LIMIT, longest=LONGEST).tasks
+    tasks = plan_scores(asked, limit=LIMIT, longest=LONGEST, vocabulary=VOCABULARY).tasks
     branched = [task for task in tasks if isinstance(task, BranchedScores)]
     assert len({task.work.prompt for task in branched}) == len(branched)
     for task in branched:
@@ -103,7 +103,7 @@ def test_a_context_is_computed_once_for_all_that_follow_it_and_no_fed_token_twic
 @given(requests())
 def test_alone_what_is_computed_for_a_request_does_not_depend_on_the_others(asked: list[ScoreRequest]) -> None:
     def works(some: Sequence[ScoreRequest], of: ScoreRequest) -> list[object]:
-        plan = plan_scores(some, limit=LIMIT, longest=LONGEST, alone=True)
+        plan = plan_scores(some, limit=LIMIT, longest=LONGEST, vocabulary=VOCABULARY, alone=True)
         mine = [task.work for task in plan.tasks if task.places[0][0] == of.id]
         return [(work.prompt, work.branches, work.logits) for work in mine]
 
@@ -113,7 +113,7 @@ def test_alone_what_is_computed_for_a_request_does_not_depend_on_the_others(aske
 
 def test_what_no_number_can_be_made_of_fails_the_request_and_no_other() -> None:
     asked = [ScoreRequest("a", (1,), ((2, 3), (4,))), ScoreRequest("b", (2,), ((1,),)), ScoreRequest("c", (2,), ())]
-    plan = plan_scores(asked, limit=LIMIT, longest=LONGEST)
+    plan = plan_scores(asked, limit=LIMIT, longest=LONGEST, vocabulary=VOCABULARY)
 
     def broken() -> Iterator[Piece]:
         for task, piece in zip(plan.tasks, pieces(plan.tasks), strict=True):
@@ -140,10 +140,20 @@ def test_very_large_and_impossible_logits_overflow_nothing() -> None:
 
 def test_two_requests_of_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match="one id"):
-        plan_scores([ScoreRequest("a", (1,), ())] * 2, limit=9, longest=9)
+        plan_scores([ScoreRequest("a", (1,), ())] * 2, limit=9, longest=9, vocabulary=9)
 
 
 def test_too_long_is_said_with_both_lengths() -> None:
-    plan = plan_scores([ScoreRequest("a", (1,) * 5, ((1,) * 5,))], limit=8, longest=9)
+    plan = plan_scores([ScoreRequest("a", (1,) * 5, ((1,) * 5,))], limit=8, longest=9, vocabulary=9)
     assert isinstance(plan.refused["a"], PromptTooLong)
     assert str(plan.refused["a"]) == "the context and its continuation have 10 tokens, the model's context 8"
+
+
+@pytest.mark.parametrize("token", [-1, 9, 1_000_000])
+@pytest.mark.parametrize("place", ["context", "continuation"])
+def test_a_token_that_the_model_does_not_have_fails_its_request_alone(token: int, place: str) -> None:
+    bad = ScoreRequest("bad", (1, token), ((2,),)) if place == "context" else ScoreRequest("bad", (1,), ((2, token),))
+    plan = plan_scores([bad, ScoreRequest("good", (1,), ((2,),))], limit=9, longest=9, vocabulary=9)
+    assert str(plan.refused["bad"]) == "a token is none of the model's, which has 0 to 8"
+    assert plan.refused.keys() == {"bad"}
+    assert [task.places for task in plan.tasks] == [(("good", 0),)]

@@ -110,7 +110,13 @@ class InferenceEngine:
         requests = tuple(requests)
         for request in requests:
             self._adapters.demand(request.adapters)
-        plan = plan_scores(requests, limit=self._settings.context, longest=self._scoring_batch // 2, alone=exact)
+        plan = plan_scores(
+            requests,
+            limit=self._settings.context,
+            longest=self._scoring_batch // 2,
+            vocabulary=self._vocabulary.size,
+            alone=exact,
+        )
         yield from gathered(requests, plan, self._computed(plan.tasks, exact=exact, batch=self._scoring_batch))
 
     @property

@@ -215,13 +215,16 @@ class Plan:
     refused: Mapping[str, RequestFault]
 
 
-def plan_scores(requests: Sequence[ScoreRequest], *, limit: int, longest: int, alone: bool = False) -> Plan:
+def plan_scores(
+    requests: Sequence[ScoreRequest], *, limit: int, longest: int, vocabulary: int, alone: bool = False
+) -> Plan:
     """Which contexts are computed, and what after each; pure.
 
     Args:
         requests: their ids are unique.
         limit: tokens of the model's context.
         longest: tokens of a branch; what is longer is computed as a prompt of its own.
+        vocabulary: how many tokens the model knows.
         alone: what is computed for a continuation must not depend on the other ones.
 
     Raises:
@@ -229,7 +232,7 @@ def plan_scores(requests: Sequence[ScoreRequest], *, limit: int, longest: int, a
     """
     if len({request.id for request in requests}) < len(requests):
         raise ValueError("two requests have one id")
-    refused = {request.id: fault for request in requests if (fault := _refusal(request, limit)) is not None}
+    refused = {request.id: fault for request in requests if (fault := _refusal(request, limit, vocabulary)) is not None}
     branched: dict[tuple[Tokens, Group, str], dict[Place, Tokens]] = {}
     tasks: list[BranchedScores | LongScore] = []
     empty: list[Place] = []
@@ -251,9 +254,13 @@ def plan_scores(requests: Sequence[ScoreRequest], *, limit: int, longest: int, a
     return Plan(tuple(tasks), tuple(empty), refused)
 
 
-def _refusal(request: ScoreRequest, limit: int) -> RequestFault | None:
+def _refusal(request: ScoreRequest, limit: int, vocabulary: int) -> RequestFault | None:
     if not request.context:
         return RequestFault("the context is empty: a model needs one token to begin with")
+    for tokens in (request.context, *request.continuations):
+        # llama.cpp fails the whole call for one, and numpy counts negative ones from the end.
+        if tokens and not 0 <= min(tokens) <= max(tokens) < vocabulary:
+            return RequestFault(f"a token is none of the model's, which has 0 to {vocabulary - 1}")
     # The last token is not fed.
     longest = len(request.context) + max((len(tokens) for tokens in request.continuations), default=0) - 1
     if longest > limit:
