@@ -63,6 +63,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python scripts/checks_table.py
 	$(BIN)/python scripts/suite_schema.py
 	$(BIN)/python scripts/translation_pairs.py
+	$(BIN)/python scripts/choice_questions.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml
