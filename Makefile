@@ -64,6 +64,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python scripts/suite_schema.py
 	$(BIN)/python scripts/translation_pairs.py
 	$(BIN)/python scripts/choice_questions.py
+	$(BIN)/python scripts/rag_questions.py
 
 # An environment of its own: PyTorch has no place in the one that is tested.
 build/train-venv/.done: requirements/train.lock pyproject.toml
