@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import yaml
+from rewriting import write_if_changed
 
 FOLDER = Path(__file__).parents[1] / "examples" / "multiple-choice"
 
@@ -39,10 +40,7 @@ def data_sets(folder: Path = FOLDER) -> dict[str, str]:
 def main() -> None:
     """Write what differs."""
     for name, text in data_sets().items():
-        document = FOLDER / name
-        if not document.exists() or document.read_text(encoding="utf-8") != text:
-            document.write_text(text, encoding="utf-8")
-            print(f"wrote {name}")
+        write_if_changed(FOLDER / name, text)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpurig.evaljobs.suites.schema import schema_text
+from rewriting import write_if_changed
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "suite.schema.json"
 
 
 def main() -> None:
     """Write it where it differs."""
-    new = schema_text()
-    if not DOCUMENT.exists() or DOCUMENT.read_text(encoding="utf-8") != new:
-        DOCUMENT.write_text(new, encoding="utf-8")
-        print(f"wrote {DOCUMENT.name}")
+    write_if_changed(DOCUMENT, schema_text())
 
 
 if __name__ == "__main__":

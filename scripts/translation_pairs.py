@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import yaml
+from rewriting import write_if_changed
 
 FOLDER = Path(__file__).parents[1] / "examples" / "translation"
 
@@ -30,11 +31,7 @@ def samples_text(folder: Path = FOLDER) -> str:
 
 def main() -> None:
     """Write it where it differs."""
-    document = FOLDER / "samples.jsonl"
-    new = samples_text()
-    if not document.exists() or document.read_text(encoding="utf-8") != new:
-        document.write_text(new, encoding="utf-8")
-        print(f"wrote {document.name}")
+    write_if_changed(FOLDER / "samples.jsonl", samples_text())
 
 
 if __name__ == "__main__":
