@@ -35,5 +35,8 @@ def claimed_power(samples: int, *, lost: float, gained: float) -> float:
     """The probability with which a report says that such a loss is seen."""
     down, up = round(lost * samples), round(gained * samples)
     pairs: list[Pair] = [(1.0, 0.0)] * down + [(0.0, 1.0)] * up + [(1.0, 1.0)] * (samples - down - up)
-    fits = (power / 1000 for power in range(999, 0, -1) if detectable_loss(pairs, power=power / 1000) <= lost - gained)
-    return next(fits, 0.0)
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if detectable_loss(pairs, power=middle) <= lost - gained else (low, middle)
+    return low

@@ -161,8 +161,8 @@ def test_a_run_that_is_no_worse_fails_at_most_one_time_in_twenty(changing: float
 def test_a_loss_of_ten_points_on_a_hundred_samples_is_found_with_the_power_that_is_claimed() -> None:
     claimed = claimed_power(100, lost=0.15, gained=0.05)
     found = failing_rate(2000, 100, lost=0.15, gained=0.05, seed=8)
-    # McNemar's exact test is conservative: the formula may claim some points more than it finds.
-    assert claimed - 0.15 <= found <= claimed + 0.05
+    # Three standard errors of 2,000 draws.
+    assert found == pytest.approx(claimed, abs=3 * (claimed * (1 - claimed) / 2000) ** 0.5)
 
 
 def box_with(tmp_path: Path, gate_rules: list[dict[str, Any]]) -> EvalBox:

@@ -117,7 +117,7 @@ def test_holms_example() -> None:
 
 @pytest.mark.parametrize("discordant", [0.1, 0.3])
 def test_a_loss_of_the_detectable_size_is_found_with_the_power_that_is_claimed(discordant: float) -> None:
-    """Drawn, not computed: the exact test is a little more careful than the formula's normal one."""
+    """Drawn, not computed."""
     random, n, found = np.random.default_rng(5), 200, []
     for _ in range(400):
         changed = random.random(n) < discordant
@@ -133,13 +133,18 @@ def test_a_loss_of_the_detectable_size_is_found_with_the_power_that_is_claimed(d
         kinds = random.random(n)
         losses, gains = int((kinds < lost).sum()), int(((kinds >= lost) & (kinds < lost + gained)).sum())
         seen += mcnemar(gains, losses)[1] < 0.05
-    assert 0.68 < seen / 2000 < 0.88
+    # The loss is known to a tenth of a point, and is a median of what 400 runs say.
+    assert 0.77 < seen / 2000 < 0.84
 
 
 def test_four_times_the_samples_show_half_the_loss() -> None:
+    scores = [(0.5, 0.25), (0.25, 0.75), (1.0, 1.0), (0.0, 0.25)] * 10
+    assert detectable_loss(scores * 4) == pytest.approx(detectable_loss(scores) / 2, rel=0.03)
+    assert samples_for(detectable_loss(scores), scores) == len(scores)
+    # Yes and no: an exact test gains a little more than that from being larger.
     pairs = table(30, 5, 5, 10)
-    assert detectable_loss(pairs * 4) == pytest.approx(detectable_loss(pairs) / 2, rel=0.03)
-    assert samples_for(detectable_loss(pairs), pairs) == len(pairs)
+    assert 0.40 < detectable_loss(pairs * 4) / detectable_loss(pairs) < 0.51
+    assert samples_for(detectable_loss(pairs), pairs) == pytest.approx(len(pairs), rel=0.1)
 
 
 def test_nothing_changed_does_not_mean_that_nothing_can() -> None:

@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from gpurig.evaljobs.statistics.intervals import wilson_interval
+from gpurig.evaljobs.statistics.power import detectable, needed
 
 Pair = tuple[float, float]
 
@@ -55,7 +56,7 @@ def difference(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Difference
     mean = math.fsum(steps) / len(steps)
     spread = _deviation(steps)
     effect = mean / spread if spread else None
-    if all(value in (0.0, 1.0) for pair in pairs for value in pair):
+    if _binary(pairs):
         gained, lost = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
         low, high = newcombe_interval(pairs, confidence=confidence)
         p, p_worse = mcnemar(gained, lost)
@@ -181,12 +182,14 @@ def holm(probabilities: Sequence[float]) -> tuple[float, ...]:
 def detectable_loss(pairs: Sequence[Pair], *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The least true loss that so many samples, which change so often, show with probability `power`.
 
-    (z(1-alpha) + z(power)) * s / sqrt(n) for a one-sided test, with s the standard deviation of the paired differences.
-    Where no pair or nearly none differs, s is taken as if one more had changed: that nothing changed in a few samples
-    does not mean that nothing can.
+    Of values 0 or 1 it is exact for McNemar's test (`power.detectable`). Of others it is (z(1-alpha) + z(power)) * s /
+    sqrt(n), with s the standard deviation of the paired differences. Both are for a one-sided test. Where no pair
+    differs, it is as if one more had changed: that nothing changed in a few samples does not mean that nothing can.
 
     Source: E. Miller, "Adding error bars to evals", arXiv:2411.00640 (2024), section 5.
     """
+    if _binary(pairs):
+        return detectable(len(pairs), _changing(pairs), alpha=alpha, power=power)
     steps = [after - before for before, after in pairs]
     n = len(steps)
     scale = max((abs(step) for step in steps), default=0.0) or 1.0
@@ -197,7 +200,18 @@ def detectable_loss(pairs: Sequence[Pair], *, alpha: float = 0.05, power: float 
 
 def samples_for(loss: float, pairs: Sequence[Pair], *, alpha: float = 0.05, power: float = 0.8) -> int:
     """How many samples such as these it takes to show a loss with probability `power`."""
+    if _binary(pairs):
+        return needed(loss, _changing(pairs), alpha=alpha, power=power)
     return math.ceil(len(pairs) * (detectable_loss(pairs, alpha=alpha, power=power) / loss) ** 2)
+
+
+def _binary(pairs: Sequence[Pair]) -> bool:
+    return all(value in (0.0, 1.0) for pair in pairs for value in pair)
+
+
+def _changing(pairs: Sequence[Pair]) -> float:
+    """The share of the pairs that differ; of none that does, as if one more had."""
+    return max(sum(before != after for before, after in pairs) / len(pairs), 1 / (len(pairs) + 1))
 
 
 def _deviation(values: Sequence[float]) -> float:
