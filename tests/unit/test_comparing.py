@@ -65,7 +65,7 @@ def test_every_metric_of_a_real_run_is_the_mean_of_its_sample_values(tmp_path: P
     found = run_report(box.suite(), box.out, trials=trials_of(box.suite()))
     values = sample_values(found, "")
     told = {metric.name: metric.value for metric in found.metrics}
-    assert values.keys() == told.keys() - {"tokens_per_second", "graded_rate", "grade_pass_rate"}
+    assert values.keys() == told.keys() - {"tokens_per_second"}
     for name, of_samples in values.items():
         assert sum(of_samples.values()) / len(of_samples) == pytest.approx(told[name]), name
 
@@ -141,6 +141,34 @@ def test_non_inferiority_has_to_be_shown() -> None:
     assert not gate(rule, few, few).passed, "ten samples show nothing"
     assert "cannot be ruled out" in gate(rule, few, few).rules[0].reason
     assert gate(rule, many, many).passed
+
+
+def test_a_metric_that_the_baseline_lacks_is_said_so() -> None:
+    metric = Metric(name="check_pass_rate.yaml", value=0.5, n=1)
+    rule = GateRuleSpec(metric="check_pass_rate.yaml", no_regression=True, missing_baseline="fail")
+    found = with_relative(Gate(passed=True), [rule], [metric], {})
+    assert (found.passed, found.rules[0].reason) == (False, "the baseline has no check_pass_rate.yaml")
+
+
+def test_of_what_should_be_small_the_reason_has_its_own_sign_and_unit() -> None:
+    metric = Metric(name="figure.seconds", value=3.0, n=30)
+    rule = GateRuleSpec(metric="figure.seconds", no_regression=True)
+    pairs = {("", "figure.seconds"): [(1.0, 3.0 + number / 100) for number in range(30)]}
+    found = with_relative(Gate(passed=True), [rule], [metric], pairs)
+    assert not found.passed
+    assert found.rules[0].reason.startswith("+2.15 of it since the baseline (30 samples)")
+
+
+def test_a_few_scores_that_did_not_move_show_no_non_inferiority() -> None:
+    rule, metric = GateRuleSpec(metric="grade_mean", margin=0.1), [Metric(name="grade_mean", value=0.5, n=1)]
+    for count, passed in ((5, False), (100, True)):
+        pairs = {("", "grade_mean"): [(0.5, 0.5)] * count}
+        assert with_relative(Gate(passed=True), [rule], metric, pairs).passed == passed
+
+
+def test_a_metric_of_the_whole_run_has_no_relative_rule() -> None:
+    with pytest.raises(ValueError, match="no value of each sample"):
+        GateRuleSpec(metric="tokens_per_second", no_regression=True)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_holms_example() -> None:
 def test_a_loss_of_the_detectable_size_is_found_with_the_power_that_is_claimed(discordant: float) -> None:
     """Drawn, not computed."""
     random, n, found = np.random.default_rng(5), 200, []
-    for _ in range(400):
+    for _ in range(40):
         changed = random.random(n) < discordant
         pairs = [(float(one), float(not one)) if one else (0.0, 1.0) for one in random.random(n) < 0.5]
         pairs = [pair if moved else (1.0, 1.0) for pair, moved in zip(pairs, changed, strict=True)]

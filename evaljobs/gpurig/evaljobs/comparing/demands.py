@@ -39,7 +39,8 @@ def with_relative(gate: Gate, rules: Sequence[GateRuleSpec], metrics: Sequence[M
     ]
     corrected = dict(zip(tested, holm([difference(losses[key]).p_worse for key in tested]), strict=True))
     outcomes = tuple(
-        _outcome(rule, metric, losses.get((metric.generator, metric.name)), corrected) for rule, metric in wanted
+        _outcome(rule, metric, losses.get((metric.generator, metric.name)), corrected, there=pairs is not None)
+        for rule, metric in wanted
     )
     passed = gate.passed and all(outcome.passed for outcome in outcomes)
     reason = "regression" if not all(outcome.passed for outcome in outcomes) else gate.reason
@@ -56,7 +57,12 @@ def _turned(metric: str, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _outcome(
-    rule: GateRuleSpec, metric: Metric, pairs: Sequence[Pair] | None, corrected: Mapping[tuple[str, str], float]
+    rule: GateRuleSpec,
+    metric: Metric,
+    pairs: Sequence[Pair] | None,
+    corrected: Mapping[tuple[str, str], float],
+    *,
+    there: bool,
 ) -> GateRule:
     made = GateRule(
         metric=rule.metric,
@@ -69,14 +75,29 @@ def _outcome(
     )
     if pairs is None:
         missing = rule.missing_baseline == "fail"
-        return made.model_copy(update={"passed": not missing, "reason": "there is no baseline to compare with"})
+        return made.model_copy(
+            update={
+                "passed": not missing,
+                "reason": f"the baseline has no {rule.metric}" if there else "there is no baseline to compare with",
+            }
+        )
     found = difference(pairs, confidence=1 - 2 * rule.alpha)
-    points = f"{100 * found.value:+.1f} points since the baseline ({len(pairs)} samples)"
+    change = -found.value if more_is_worse(rule.metric) else found.value
+    points = f"{_amount(change, rule.metric):+.3g} {_unit(rule.metric)} since the baseline ({len(pairs)} samples)"
     if rule.no_regression:
         p = corrected[metric.generator, metric.name]
         lost = found.value < 0 and p < rule.alpha
         return made.model_copy(update={"p": p, "passed": not lost, "reason": f"{points}, p = {p:.3g}" if lost else ""})
     low = found.low
     shown = rule.margin is not None and low > -rule.margin
-    said = f"{points}: a loss of {100 * max(0.0, -low):.1f} cannot be ruled out"
+    said = f"{points}: a loss of {_amount(max(0.0, -low), rule.metric):.3g} cannot be ruled out"
     return made.model_copy(update={"passed": shown, "reason": "" if shown else said})
+
+
+def _unit(metric: str) -> str:
+    """Shares and scores are told in points of a hundred, figures as they are."""
+    return "of it" if metric.startswith("figure.") else "points"
+
+
+def _amount(value: float, metric: str) -> float:
+    return value if metric.startswith("figure.") else 100 * value

@@ -63,6 +63,10 @@ def difference(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Difference
         return Difference(mean, low, high, "mcnemar", p, p_worse, effect)
     p, p_worse = sign_flips(steps)
     low, high = bootstrap_interval(steps, confidence=confidence)
+    if not spread:
+        # Resamples of equal differences are equal; that few samples moved alike does not mean that all would.
+        reach = _unseen_reach(steps, confidence)
+        low, high = mean - reach, mean + reach
     return Difference(mean, low, high, "permutation", p, p_worse, effect)
 
 
@@ -219,3 +223,10 @@ def _deviation(values: Sequence[float]) -> float:
         return 0.0
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _unseen_reach(steps: Sequence[float], confidence: float) -> float:
+    """Half an interval's width as if one more sample had moved by a whole step: scores go from 0 to 1."""
+    n = len(steps)
+    scale = max((abs(step) for step in steps), default=0.0) or 1.0
+    return NormalDist().inv_cdf((1 + confidence) / 2) * scale / math.sqrt(n * (n + 1))

@@ -201,6 +201,10 @@ class Sample(Strict):
     pass_score: Probability | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
+# Of these metrics only the run has a value.
+_WHOLE_RUN = frozenset({"tokens_per_second"})
+
+
 class GateRuleSpec(Strict):
     """A demand on one metric of the run: at least `min`, at most `max`, or one on its change since the baseline.
 
@@ -228,6 +232,8 @@ class GateRuleSpec(Strict):
 
     @model_validator(mode="after")
     def _demands_something(self) -> Self:
+        if self.relative and self.metric in _WHOLE_RUN:
+            raise ValueError(f"{self.metric} has no value of each sample, so it cannot be held against a baseline")
         if self.relative:
             if self.min is not None or self.max is not None or (self.no_regression and self.margin is not None):
                 raise ValueError("give min and max, no_regression, or margin: each is a rule of its own")
