@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpurig.evaljobs.findings import BaselineRef, Comparison, Floor, JudgeFitness, MetricChange, SampleChange
 from gpurig.evaljobs.records import CheckOutcome, ModelRef, Sampling
 from gpurig.evaljobs.results import (
-    BaselineRef,
-    Comparison,
-    Floor,
     Gate,
     GateRule,
     GpuCardUse,
     JobGpuUse,
     JobRef,
-    JudgeFitness,
     Metric,
-    MetricChange,
     Results,
-    SampleChange,
     SampleGrade,
     SampleResult,
 )

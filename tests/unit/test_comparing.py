@@ -16,8 +16,9 @@ from gpurig.evaljobs.comparing.compare import compare, paired
 from gpurig.evaljobs.comparing.demands import with_relative
 from gpurig.evaljobs.comparing.values import sample_values
 from gpurig.evaljobs.engine import Completion, Request
+from gpurig.evaljobs.findings import BaselineRef
 from gpurig.evaljobs.reporting import run_report
-from gpurig.evaljobs.results import BaselineRef, Gate, Metric, Results, SampleResult
+from gpurig.evaljobs.results import Gate, Metric, Results, SampleResult
 from gpurig.evaljobs.suites.suite import GateRuleSpec
 from gpurig.evaljobs.suites.trials import trials_of
 from hypothesis import given

@@ -6,11 +6,11 @@ import html
 import re
 
 import pytest
+from gpurig.evaljobs.findings import MetricChange
 from gpurig.evaljobs.report import html_report, note_markdown
 from gpurig.evaljobs.report.changes import change_rows, moved, side_by_side
 from gpurig.evaljobs.report.note import MAX_CHARACTERS
 from gpurig.evaljobs.report.terminal import terminal_summary
-from gpurig.evaljobs.results import MetricChange
 from hypothesis import given
 from hypothesis import strategies as st
 from standins.evalrun import HOSTILE, comparison, failed_sample, judge, results, sample

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.results import Gate, GateRule, JudgeFitness, Metric
+from gpurig.evaljobs.findings import JudgeFitness
+from gpurig.evaljobs.results import Gate, GateRule, Metric
 from gpurig.evaljobs.suites.suite import GateRuleSpec
 
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpurig.common.files import write_atomic
+from gpurig.evaljobs.findings import BaselineRef
 from gpurig.evaljobs.report import html_report, junit_xml, metrics_text, note_markdown
-from gpurig.evaljobs.results import BaselineRef, JobGpuUse, JobRef, Results
+from gpurig.evaljobs.results import JobGpuUse, JobRef, Results
 from gpurig.evaljobs.store import read_calibration, read_records
 from gpurig.evaljobs.suites.selection import Shard
 from gpurig.evaljobs.suites.suite import Suite

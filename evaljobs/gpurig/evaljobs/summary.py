@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from gpurig.common.errors import InputError
 from gpurig.evaljobs.comparing.compare import compare, paired
 from gpurig.evaljobs.comparing.demands import with_relative
+from gpurig.evaljobs.findings import BaselineRef, JudgeFitness
 from gpurig.evaljobs.gate import apply_gate, judged
 from gpurig.evaljobs.grading.calibration import calibration_items, fitness
 from gpurig.evaljobs.records import Checked, CheckOutcome, Generation, ModelRef
 from gpurig.evaljobs.results import (
-    BaselineRef,
     GeneratorRef,
     JobGpuUse,
     JobRef,
-    JudgeFitness,
     Metric,
     Results,
     SampleGrade,

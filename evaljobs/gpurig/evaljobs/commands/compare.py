@@ -12,7 +12,7 @@ from gpurig.common.errors import GateFailedError
 from gpurig.common.terminal import harmless, shorten, table
 
 if TYPE_CHECKING:
-    from gpurig.evaljobs.results import Comparison
+    from gpurig.evaljobs.findings import Comparison
 
 _WIDTH, _SHOWN = 80, 5
 

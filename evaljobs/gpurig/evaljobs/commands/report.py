@@ -14,6 +14,7 @@ from gpurig.common.command import say_error
 from gpurig.common.errors import ApplianceError, GateFailedError
 from gpurig.common.terminal import harmless
 from gpurig.evaljobs.comparing.baseline import read_baseline
+from gpurig.evaljobs.findings import BaselineRef
 from gpurig.evaljobs.gitlab_note import TOKEN_VARIABLE, find_merge_request, in_merge_request, post_note
 from gpurig.evaljobs.gpu_use import GPU_USE_FOLDER, find_gpu_use
 from gpurig.evaljobs.options import stage_options
@@ -22,7 +23,7 @@ from gpurig.evaljobs.report.note import note_markdown
 from gpurig.evaljobs.report.terminal import terminal_summary
 from gpurig.evaljobs.report.words import rule_text, rule_value
 from gpurig.evaljobs.reporting import HTML, run_report
-from gpurig.evaljobs.results import BaselineRef, JobGpuUse, Results
+from gpurig.evaljobs.results import JobGpuUse, Results
 from gpurig.evaljobs.suites.selection import Selection
 from gpurig.evaljobs.suites.suite import load_suite
 from gpurig.evaljobs.suites.trials import select_trials

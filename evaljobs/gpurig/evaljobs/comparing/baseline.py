@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpurig.common.errors import InputError
-from gpurig.evaljobs.results import BaselineRef, Results, read_results
+from gpurig.evaljobs.findings import BaselineRef
+from gpurig.evaljobs.results import Results, read_results
 
 _RESULTS = "results.json"
 

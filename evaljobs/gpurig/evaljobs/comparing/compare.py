@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from gpurig.evaljobs.comparing.values import sample_values
-from gpurig.evaljobs.results import BaselineRef, Comparison, MetricChange, Results, SampleChange, SampleResult
+from gpurig.evaljobs.findings import BaselineRef, Comparison, MetricChange, SampleChange
+from gpurig.evaljobs.results import Results, SampleResult
 from gpurig.evaljobs.statistics.paired import Pair, detectable_loss, difference, holm, samples_for
 
 # Of these more is worse; what a check measures beside is taken for good.

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gpurig.common.errors import InputError
 from gpurig.common.files import read_text
+from gpurig.evaljobs.findings import Floor, JudgeFitness
 from gpurig.evaljobs.grading.corruptions import CORRUPTIONS, corrupted
 from gpurig.evaljobs.records import Grade
-from gpurig.evaljobs.results import Floor, JudgeFitness
 from gpurig.evaljobs.statistics.agreement import cohen_kappa
 from gpurig.evaljobs.statistics.calibration import expected_calibration_error, truth_rates
 from gpurig.evaljobs.suites.fields import Name, SampleId, Scalar

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpurig.evaljobs.results import Comparison, MetricChange, Results, SampleChange
+from gpurig.evaljobs.findings import Comparison, MetricChange, SampleChange
+from gpurig.evaljobs.results import Results
 
 # A change that chance explains once in more than so many comparisons is none.
 ALPHA = 0.05

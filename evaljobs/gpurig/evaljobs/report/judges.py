@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpurig.evaljobs.results import Floor, JudgeFitness
+from gpurig.evaljobs.findings import Floor, JudgeFitness
 
 _NAMES = {
     "kappa": "agreement with people (kappa)",

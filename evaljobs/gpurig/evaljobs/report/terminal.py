@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from gpurig.common.terminal import harmless, shorten, table
+from gpurig.evaljobs.findings import Comparison
 from gpurig.evaljobs.report.changes import baseline_text, change_rows
 from gpurig.evaljobs.report.gpu_use import own_text
 from gpurig.evaljobs.report.judges import unfit
@@ -21,7 +22,7 @@ from gpurig.evaljobs.report.words import (
     verdict,
     worst_first,
 )
-from gpurig.evaljobs.results import Comparison, Results
+from gpurig.evaljobs.results import Results
 
 _WIDTH = 80
 _SHOWN_FAILURES = 5
