@@ -17,6 +17,8 @@ from gpurig.evaljobs.grading.verdicts import grading_request, judge
 from gpurig.evaljobs.llama import LlamaProvider
 from gpurig.evaljobs.models import open_model
 from gpurig.evaljobs.stages import RunSettings, check, generate, grade
+from gpurig.evaljobs.statistics.agreement import cohen_kappa
+from gpurig.evaljobs.statistics.calibration import truth_rates
 from gpurig.evaljobs.store import read_records
 from gpurig.evaljobs.suites.prompts import grader_prompt
 from gpurig.evaljobs.suites.suite import Sample, Suite
@@ -73,7 +75,7 @@ def measure_grader(suite: Suite, rows: Sequence[dict[str, str]], models: Path) -
     """Grade the rows as the suite grades answers.
 
     Raises:
-        ValueError: the suite has no grader, or a row got no verdict.
+        ValueError: the suite has no grader, a row got no verdict, or all rows are good or all bad.
     """
     spec = suite.grader
     if spec is None:
@@ -97,28 +99,18 @@ def measure_grader(suite: Suite, rows: Sequence[dict[str, str]], models: Path) -
     pairs = [(row["verdict"] == "good", scores[row["id"]] >= spec.pass_score) for row in rows]
     all_kinds = Counter(row["why"] for row in rows if row["why"])
     missed = Counter(row["why"] for row, (right, said) in zip(rows, pairs, strict=True) if said and not right)
+    rates, kappa = truth_rates(pairs), cohen_kappa(pairs)
+    positives, negatives = rates.true_positive.value, rates.true_negative.value
+    if kappa is None or positives is None or negatives is None:
+        raise ValueError("the rows need good and bad answers")
     return GraderFigures(
         rows=len(rows),
-        true_positives=_share([said for right, said in pairs if right]),
-        true_negatives=_share([not said for right, said in pairs if not right]),
-        kappa=cohens_kappa(pairs),
+        true_positives=positives,
+        true_negatives=negatives,
+        kappa=kappa.value,
         missed={why: (missed[why], count) for why, count in sorted(all_kinds.items())},
         seconds=time.monotonic() - started,
     )
-
-
-def cohens_kappa(pairs: Sequence[tuple[bool, bool]]) -> float:
-    """(observed - expected agreement) / (1 - expected agreement); Cohen, 1960."""
-    total = len(pairs)
-    observed = sum(one == other for one, other in pairs) / total
-    first = sum(one for one, _ in pairs) / total
-    second = sum(other for _, other in pairs) / total
-    expected = first * second + (1 - first) * (1 - second)
-    return (observed - expected) / (1 - expected) if expected < 1 else 1.0
-
-
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
 
 
 def measure_suite(suite: Suite, models: Path) -> SuiteFigures:

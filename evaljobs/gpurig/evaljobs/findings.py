@@ -100,7 +100,6 @@ class JudgeFitness(Part):
         n: verdicts compared.
         kappa: Cohen's, with its 95 % interval.
         true_positive_rate, true_negative_rate: of answers that people found good, and bad.
-        flip_rate: of pairs whose verdict changed with their order; None without pairs.
         calibration_error: expected calibration error of its probabilities, 0 ... 1.
         corrupted: good answers that were spoilt on purpose; `corrupted_rejected_rate`: the share that it found bad;
             `corrupted_passed`: the first that it let pass.
@@ -109,7 +108,6 @@ class JudgeFitness(Part):
         fit: every floor is met.
     """
 
-    grader: str = ""
     n: int
     kappa: float
     kappa_low: float | None = None
@@ -120,7 +118,6 @@ class JudgeFitness(Part):
     true_positive_high: float | None = None
     true_negative_low: float | None = None
     true_negative_high: float | None = None
-    flip_rate: float | None = None
     calibration_error: float | None = None
     corrupted: int = 0
     corrupted_rejected_rate: float | None = None

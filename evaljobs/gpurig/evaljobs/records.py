@@ -229,15 +229,6 @@ class Checked(TrialRecord):
     packages: dict[str, str] = Field(default_factory=dict)
 
 
-class CriterionGrade(Part):
-    """The verdict on one criterion of a rubric; the attributes are as in Grade."""
-
-    criterion: str
-    verdict: str
-    score: float
-    probabilities: dict[str, float] = Field(default_factory=dict)
-
-
 class ScoredText(Part):
     """How probable one text is.
 
@@ -285,9 +276,6 @@ class Grade(TrialRecord):
 
     Attributes:
         template: which prompt of the library asked for it; None where the suite itself writes it.
-        grader: whose verdict; "" where the suite has one grader without a name.
-        criteria: the verdicts on each criterion, where the rubric has several.
-        reason: what the grader wrote before its verdict, where it was asked to.
         key: SHA-256 over everything that changes the verdict.
         basis: SHA-256 over the output and what the suite says of it.
         verdict: the most probable of the suite's verdicts.
@@ -299,9 +287,6 @@ class Grade(TrialRecord):
     """
 
     record: Literal["grade"] = "grade"
-    grader: str = ""
-    criteria: tuple[CriterionGrade, ...] = ()
-    reason: str = ""
     key: str
     basis: str = ""
     model: ModelRef

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gpurig.common.errors import InputError
 from gpurig.common.files import read_bytes
 from gpurig.evaljobs.findings import Comparison, JudgeFitness
-from gpurig.evaljobs.records import CheckOutcome, CriterionGrade, ModelRef, PromptRef, Sampling
+from gpurig.evaljobs.records import CheckOutcome, ModelRef, PromptRef, Sampling
 
 SCHEMA: Literal["gpurig.results/1"] = "gpurig.results/1"
 
@@ -25,17 +25,8 @@ class Part(BaseModel):
 
 
 class SampleGrade(Part):
-    """What a grader said of a sample.
+    """What the grader said of a sample."""
 
-    Attributes:
-        grader: its name; "" where the suite has one without a name, or where several were put together.
-        criteria: the verdicts on each criterion, where the rubric has several.
-        reason: what it wrote before its verdict, where it was asked to.
-    """
-
-    grader: str = ""
-    criteria: tuple[CriterionGrade, ...] = ()
-    reason: str = ""
     verdict: str
     score: float
     probabilities: dict[str, float] = Field(default_factory=dict)
@@ -53,7 +44,6 @@ class SampleResult(Part):
         threshold: the score from which it passes; None where every check and the grade must pass.
         pass_score: the grade from which it passes; None without a grader.
         figures: what was measured of it, by name.
-        grades: every grader's verdict, where there are several; `grade` is what they come to together.
         passed: it was generated without an error, and its score is at least `threshold`, or, where there is none, every
             check passed and its grade is at least `pass_score` (where there is a grader).
         input: what the suite asked, before the prompt template.
@@ -79,7 +69,6 @@ class SampleResult(Part):
     seconds: float = 0.0
     checks: tuple[CheckOutcome, ...] = ()
     grade: SampleGrade | None = None
-    grades: tuple[SampleGrade, ...] = ()
     passed: bool
 
     @property
@@ -233,7 +222,6 @@ class Results(Part):
         together: how the samples were generated; None where each was alone, or where that was not noted.
         comparison: with the baseline, where there is one.
         judges: how fit the graders are, where they were calibrated.
-        agreement: Krippendorff's alpha of several graders; None of one.
     """
 
     schema_: Literal["gpurig.results/1"] = Field(default=SCHEMA, alias="schema")
@@ -260,7 +248,6 @@ class Results(Part):
     gpu_use: tuple[JobGpuUse, ...] = ()
     comparison: Comparison | None = None
     judges: tuple[JudgeFitness, ...] = ()
-    agreement: float | None = None
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
@@ -272,6 +259,11 @@ class Results(Part):
     def to_json(self) -> str:
         """The file's text."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def grade_passes(grade: SampleGrade | None, pass_score: float | None) -> bool:
+    """Whether there is a verdict, and its score is high enough."""
+    return grade is not None and not grade.error and pass_score is not None and grade.score >= pass_score
 
 
 def read_results(path: Path) -> Results:

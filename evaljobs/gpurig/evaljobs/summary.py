@@ -22,6 +22,7 @@ from gpurig.evaljobs.results import (
     SampleGrade,
     SampleResult,
     Together,
+    grade_passes,
 )
 from gpurig.evaljobs.statistics.intervals import wilson_interval
 from gpurig.evaljobs.statistics.reducers import Reducer
@@ -231,7 +232,7 @@ def _passes(
     if threshold is not None and score is not None:
         # The score is a quotient of sums: what is equal on paper must not fail by the last bit.
         return score >= threshold or math.isclose(score, threshold, rel_tol=0, abs_tol=1e-9)
-    return all(outcome.passed for outcome in outcomes) and (pass_score is None or _grade_passes(grade, pass_score))
+    return all(outcome.passed for outcome in outcomes) and (pass_score is None or grade_passes(grade, pass_score))
 
 
 def _score(
@@ -276,10 +277,6 @@ def _outcomes(suite: Suite, trial: Trial, generation: Generation, checked: Check
     )
 
 
-def _grade_passes(grade: SampleGrade | None, pass_score: float | None) -> bool:
-    return grade is not None and not grade.error and pass_score is not None and grade.score >= pass_score
-
-
 def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> list[Metric]:
     """A generator's metrics; docs/reports.md says what each counts.
 
@@ -300,7 +297,7 @@ def _metrics(suite: Suite, generator: str, trials: Sequence[SampleResult]) -> li
             samples.share("graded_rate", mean, lambda trial: bool(trial.grade and not trial.grade.error)),
             # An answer without a verdict counts 0, so that a hole cannot raise the mean.
             samples.mean("grade_mean", lambda trial: trial.grade.score if trial.grade and not trial.grade.error else 0),
-            samples.share("grade_pass_rate", reducer, lambda trial: _grade_passes(trial.grade, trial.pass_score)),
+            samples.share("grade_pass_rate", reducer, lambda trial: grade_passes(trial.grade, trial.pass_score)),
         ]
     if any(trial.score is not None for trial in trials):
         metrics.append(samples.mean("score_mean", lambda trial: trial.score))

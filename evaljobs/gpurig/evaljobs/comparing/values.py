@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gpurig.evaljobs.results import Results, SampleResult
+from gpurig.evaljobs.results import Results, SampleResult, grade_passes
 from gpurig.evaljobs.statistics.reducers import Reducer, parse_reducer
 
 # A metric's value by sample.
@@ -50,17 +50,12 @@ def sample_values(results: Results, generator: str) -> dict[str, Values]:
     found |= {f"check_pass_rate.{kind}": passed((kind,)) for kind in kinds}
     if results.grader is not None:
         found["graded_rate"] = share(lambda trial: bool(trial.grade and not trial.grade.error), mean)
-        found["grade_pass_rate"] = share(_grade_passes, reducer)
+        found["grade_pass_rate"] = share(lambda trial: grade_passes(trial.grade, trial.pass_score), reducer)
         found["grade_mean"] = average(lambda trial: trial.grade.score if trial.grade and not trial.grade.error else 0.0)
     if any(trial.score is not None for trial in trials):
         found["score_mean"] = average(lambda trial: trial.score)
     figures = dict.fromkeys(name for trial in trials for name in trial.figures)
     return found | {f"figure.{name}": average(_figure(name)) for name in figures}
-
-
-def _grade_passes(trial: SampleResult) -> bool:
-    grade, least = trial.grade, trial.pass_score
-    return grade is not None and not grade.error and least is not None and grade.score >= least
 
 
 def _figure(name: str) -> Callable[[SampleResult], float | None]:

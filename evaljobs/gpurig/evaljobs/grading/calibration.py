@@ -24,7 +24,7 @@ from gpurig.evaljobs.suites.wording import in_words
 # What people say where they do not use the suite's own verdicts.
 _WORDS = {"good": 1.0, "pass": 1.0, "bad": 0.0, "fail": 0.0}
 # Of these floors a judge must stay below.
-_AT_MOST = frozenset({"calibration_error", "flip_rate"})
+_AT_MOST = frozenset({"calibration_error"})
 _MOST_DISAGREEMENTS = 50
 
 

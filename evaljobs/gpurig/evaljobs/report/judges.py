@@ -12,7 +12,6 @@ _NAMES = {
     "true_negative_rate": "bad answers found bad",
     "corrupted_rejected_rate": "spoilt answers found bad",
     "calibration_error": "calibration error",
-    "flip_rate": "verdicts that change with the order",
 }
 
 
